@@ -1,0 +1,82 @@
+//! What a worker knows of one calendar while it decides a batch.
+//!
+//! The worker loads what the batch's commands touch (the bookings they name, the allocations
+//! that their intervals meet), decides the commands in order and applies each decision here, so
+//! that the next command of the batch is judged by its outcome.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::decide::Effect;
+use super::{Booking, Interval};
+
+/// The queue partition of a calendar: XXH3-64 of its id's 16 bytes, modulo the number of
+/// partitions. Commands of a calendar keep their order because they share a partition, so this
+/// function must never change while commands are under way.
+pub fn partition_of(calendar_id: Uuid, partitions: u16) -> u16 {
+    let hash = xxh3_64(calendar_id.as_bytes());
+    u16::try_from(hash % u64::from(partitions.max(1))).unwrap_or_default() // below u16::MAX by the modulus
+}
+
+/// The known part of a calendar: time that is taken, and bookings by id.
+#[derive(Clone, Debug, Default)]
+pub struct Calendar {
+    taken: Vec<(Uuid, Interval)>,
+    bookings: HashMap<Uuid, Booking>,
+}
+
+impl Calendar {
+    /// Notes time that an active booking holds. Noting it twice is harmless.
+    pub fn take(&mut self, booking_id: Uuid, interval: Interval) {
+        if !self.taken.contains(&(booking_id, interval)) {
+            self.taken.push((booking_id, interval));
+        }
+    }
+
+    /// Notes a booking as it is now.
+    pub fn know(&mut self, booking: Booking) {
+        self.bookings.insert(booking.id, booking);
+    }
+
+    pub fn booking(&self, id: Uuid) -> Option<&Booking> {
+        self.bookings.get(&id)
+    }
+
+    /// The first taken interval, by start, that `wanted` meets; `own` booking's time is free to itself.
+    pub fn conflict(&self, wanted: Interval, own: Uuid) -> Option<Interval> {
+        let others = self.taken.iter().filter(|(id, _)| *id != own);
+        others
+            .map(|(_, taken)| *taken)
+            .filter(|taken| taken.overlaps(&wanted))
+            .min_by_key(|taken| taken.start)
+    }
+
+    /// Makes the calendar what it is after the decision.
+    pub fn apply(&mut self, effect: &Effect) {
+        let after = &effect.after;
+        self.taken.retain(|(id, _)| *id != after.id);
+        if after.status.is_active() {
+            self.taken.push((after.id, after.interval));
+        }
+        self.bookings.insert(after.id, after.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values are part of the contract between versions: a change reorders commands.
+    #[test]
+    fn partitions_of_known_calendars_never_change() {
+        let partition = |text: &str| partition_of(text.parse().unwrap(), 16);
+        let seen = [
+            partition("00000000-0000-4000-8000-000000000001"),
+            partition("00000000-0000-4000-8000-000000000002"),
+            partition("018f3c1e-7c1a-7000-8000-0123456789ab"),
+        ];
+        assert_eq!(seen, [0, 13, 3]);
+    }
+}

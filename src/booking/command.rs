@@ -1,0 +1,188 @@
+//! What a caller asks for, and what is later known of it.
+//!
+//! A [`Command`] is made once, at acceptance, and travels unchanged: it is the `content` of its
+//! row, the message on the queue and what the worker decides. A [`CommandRecord`] is the answer
+//! to "what became of it", the Command object of the API.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::fields::{Fields, MAX_REASON_CHARS};
+use super::problem::{Code, FieldError};
+use super::{Interval, Metadata};
+
+/// The change asked for, with its content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    Create { interval: Interval, metadata: Metadata },
+    Cancel { reason: Option<String> },
+    Reschedule { interval: Interval },
+}
+
+/// Which change, without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Create,
+    Cancel,
+    Reschedule,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Cancel => "cancel",
+            Self::Reschedule => "reschedule",
+        }
+    }
+}
+
+impl Change {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Create { .. } => Kind::Create,
+            Self::Cancel { .. } => Kind::Cancel,
+            Self::Reschedule { .. } => Kind::Reschedule,
+        }
+    }
+
+    /// The interval that the change would claim.
+    pub fn claims(&self) -> Option<Interval> {
+        match self {
+            Self::Create { interval, .. } | Self::Reschedule { interval } => Some(*interval),
+            Self::Cancel { .. } => None,
+        }
+    }
+
+    /// Reads the body of a create: whose calendar, and the change.
+    ///
+    /// # Errors
+    /// Every field that is missing, malformed, out of bounds or unknown.
+    pub fn parse_create(body: &Map<String, Value>) -> Result<(Uuid, Self), Vec<FieldError>> {
+        let mut fields = Fields::of(body);
+        let calendar_id = fields.uuid("userId");
+        let interval = fields.interval();
+        let metadata = fields.metadata();
+        fields.finish()?;
+        match (calendar_id, interval, metadata) {
+            (Some(calendar_id), Some(interval), Some(metadata)) => {
+                Ok((calendar_id, Self::Create { interval, metadata }))
+            }
+            _ => Err(Vec::new()), // not reached: a missing part has left its mistake behind
+        }
+    }
+
+    /// Reads the body of a cancel.
+    ///
+    /// # Errors
+    /// Every field that is malformed, out of bounds or unknown.
+    pub fn parse_cancel(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(body);
+        let reason = fields.text("reason", MAX_REASON_CHARS);
+        fields.finish()?;
+        Ok(Self::Cancel { reason })
+    }
+
+    /// Reads the body of a reschedule.
+    ///
+    /// # Errors
+    /// Every field that is missing, malformed, out of bounds or unknown.
+    pub fn parse_reschedule(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        let mut fields = Fields::of(body);
+        let interval = fields.interval();
+        fields.finish()?;
+        interval.map(|interval| Self::Reschedule { interval }).ok_or_else(Vec::new)
+    }
+
+    /// What the passing of time makes unacceptable. Asked only of a command that is not a retry
+    /// of an accepted one, because the answer to a retry must not depend on when it comes.
+    pub fn too_late(&self, now: DateTime<Utc>) -> Option<FieldError> {
+        let interval = self.claims()?;
+        (interval.start <= now).then(|| FieldError {
+            field: "startTime".into(),
+            code: Code::InvalidTime,
+            message: "must be in the future".into(),
+        })
+    }
+
+    /// What makes two requests "the same content": SHA-256 of the checked change in its
+    /// canonical JSON, and of the booking when the caller named one.
+    pub fn fingerprint(&self, calendar_id: Uuid, booking_id: Option<Uuid>) -> Fingerprint {
+        let mut hash = Sha256::new();
+        hash.update(calendar_id.as_bytes());
+        hash.update(booking_id.unwrap_or_default().as_bytes());
+        hash.update(serde_json::to_vec(self).unwrap_or_default()); // plain data: cannot fail
+        hash.finalize().into()
+    }
+}
+
+pub type Fingerprint = [u8; 32];
+
+/// An accepted request for a change of one booking.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    pub command_id: Uuid,
+    pub booking_id: Uuid,
+    pub calendar_id: Uuid,
+    /// Who asked, as the audit names them.
+    pub caller: String,
+    pub correlation_id: String,
+    /// W3C trace context of the request, when it came with one or tracing is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    pub accepted_at: DateTime<Utc>,
+    pub change: Change,
+}
+
+/// Where a command is in its life; the last three are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandStatus {
+    Accepted,
+    Succeeded,
+    Rejected,
+    Failed,
+}
+
+impl CommandStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Succeeded => "succeeded",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Accepted, Self::Succeeded, Self::Rejected, Self::Failed]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+/// What is known of a command: the Command object of the API.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandRecord {
+    pub command_id: Uuid,
+    pub booking_id: Uuid,
+    pub kind: String,
+    pub status: CommandStatus,
+    /// The booking as this command left it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub booking: Option<Box<RawValue>>,
+    /// The problem document of a rejected or failed command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<RawValue>>,
+    pub accepted_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,218 @@
+//! Reads the fields of a JSON object one by one and collects everything that is wrong.
+//!
+//! Both doors (HTTP and the queue) parse with it, so a caller sees all mistakes at once, each
+//! with its field, and in the same words. Unknown fields are mistakes too: a misspelt optional
+//! field would otherwise be lost without a word.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::problem::{Code, FieldError};
+use super::{Interval, Metadata};
+
+/// A booking may be this long at most; longer is `DURATION_OUT_OF_RANGE`.
+pub const MAX_DURATION: TimeDelta = TimeDelta::days(31);
+/// Times later than this many days from the epoch are refused: far beyond any calendar, far
+/// below what Postgres, chrono and JavaScript's `Date` can hold. About the year 9999.
+const LATEST_DAY: i64 = 2_932_896;
+/// Metadata with more keys is refused.
+pub const MAX_METADATA_KEYS: usize = 50;
+/// Metadata keys of more characters are refused.
+pub const MAX_METADATA_KEY_CHARS: usize = 40;
+/// Metadata strings of more characters are refused.
+pub const MAX_METADATA_VALUE_CHARS: usize = 500;
+/// A cancel reason of more characters is refused.
+pub const MAX_REASON_CHARS: usize = 500;
+
+/// A JSON object being read.
+pub struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    known: BTreeSet<&'static str>,
+    errors: Vec<FieldError>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn of(object: &'a Map<String, Value>) -> Self {
+        Self { object, known: BTreeSet::new(), errors: Vec::new() }
+    }
+
+    /// The value, unless it is absent or null; both mean "not given".
+    fn take(&mut self, field: &'static str) -> Option<&'a Value> {
+        self.known.insert(field);
+        self.object.get(field).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&mut self, field: impl Into<String>, code: Code, message: impl Into<String>) {
+        self.errors.push(FieldError { field: field.into(), code, message: message.into() });
+    }
+
+    fn required(&mut self, field: &'static str) -> Option<&'a Value> {
+        let value = self.take(field);
+        if value.is_none() {
+            self.refuse(field, Code::ValidationFailed, "is required");
+        }
+        value
+    }
+
+    /// A required UUID.
+    pub fn uuid(&mut self, field: &'static str) -> Option<Uuid> {
+        let parsed = self.required(field)?.as_str().and_then(parse_uuid);
+        if parsed.is_none() {
+            self.refuse(
+                field,
+                Code::ValidationFailed,
+                "must be a UUID such as 018f3c1e-7c1a-7000-8000-0123456789ab",
+            );
+        }
+        parsed
+    }
+
+    /// The required `startTime` and `endTime`.
+    pub fn interval(&mut self) -> Option<Interval> {
+        let (start, end) = (self.time("startTime"), self.time("endTime"));
+        let interval = Interval { start: start?, end: end? };
+        if interval.end <= interval.start {
+            self.refuse("endTime", Code::InvalidTime, "must be after startTime");
+            return None;
+        }
+        if interval.end - interval.start > MAX_DURATION {
+            let days = MAX_DURATION.num_days();
+            self.refuse(
+                "endTime",
+                Code::DurationOutOfRange,
+                format!("must be at most {days} days after startTime"),
+            );
+            return None;
+        }
+        Some(interval)
+    }
+
+    /// A required RFC 3339 time with an offset. Kept to the microsecond, as Postgres keeps it.
+    fn time(&mut self, field: &'static str) -> Option<DateTime<Utc>> {
+        const SHAPE: &str = "must be an RFC 3339 time with an offset, such as 2027-03-01T09:00:00Z";
+        let Some(text) = self.required(field)?.as_str() else {
+            self.refuse(field, Code::ValidationFailed, SHAPE);
+            return None;
+        };
+        let Ok(time) = DateTime::parse_from_rfc3339(text) else {
+            let zoneless = text.parse::<NaiveDateTime>().is_ok()
+                || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M").is_ok();
+            if zoneless {
+                self.refuse(field, Code::InvalidTime, "has no offset; add Z or one such as +01:00");
+            } else {
+                self.refuse(field, Code::ValidationFailed, SHAPE);
+            }
+            return None;
+        };
+        let time = time.with_timezone(&Utc).trunc_subsecs(6);
+        if !(0..LATEST_DAY).contains(&time.timestamp().div_euclid(86_400)) {
+            self.refuse(field, Code::InvalidTime, "must lie between the years 1970 and 9999");
+            return None;
+        }
+        Some(time)
+    }
+
+    /// An optional text of at most `most` characters.
+    pub fn text(&mut self, field: &'static str, most: usize) -> Option<String> {
+        let value = self.take(field)?;
+        let Some(text) = value.as_str() else {
+            self.refuse(field, Code::ValidationFailed, "must be a string");
+            return None;
+        };
+        if let Some(message) = text_mistake(text, most) {
+            self.refuse(field, Code::ValidationFailed, message);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// The optional `metadata`: a flat object, here brought into one canonical text (keys in
+    /// order, no blanks), so that equal content always has an equal fingerprint.
+    pub fn metadata(&mut self) -> Option<Metadata> {
+        const FIELD: &str = "metadata";
+        let empty = Map::new();
+        let object = match self.take(FIELD) {
+            None => &empty,
+            Some(Value::Object(object)) => object,
+            Some(_) => {
+                self.refuse(FIELD, Code::ValidationFailed, "must be an object");
+                return None;
+            }
+        };
+        if object.len() > MAX_METADATA_KEYS {
+            self.refuse(
+                FIELD,
+                Code::ValidationFailed,
+                format!("must have at most {MAX_METADATA_KEYS} keys"),
+            );
+            return None;
+        }
+        let before = self.errors.len();
+        for (key, value) in object {
+            if let Some(message) = metadata_mistake(key, value) {
+                let shown: String = key.chars().take(MAX_METADATA_KEY_CHARS).collect();
+                self.refuse(format!("{FIELD}.{shown}"), Code::ValidationFailed, message);
+            }
+        }
+        if self.errors.len() > before {
+            return None;
+        }
+        serde_json::to_string(object).and_then(Metadata::from_json).ok()
+    }
+
+    /// Adds an unknown-field mistake for whatever was not read, and ends the reading.
+    ///
+    /// # Errors
+    /// Everything that was wrong, in the order of reading.
+    pub fn finish(mut self) -> Result<(), Vec<FieldError>> {
+        const MOST_SHOWN: usize = 20; // a body full of unknown names must not come back doubled
+        let unknown: Vec<_> = self
+            .object
+            .keys()
+            .filter(|key| !self.known.contains(key.as_str()))
+            .take(MOST_SHOWN)
+            .collect();
+        for key in unknown {
+            let shown: String = key.chars().take(MAX_METADATA_KEY_CHARS).collect();
+            let known: Vec<_> = self.known.iter().copied().collect();
+            self.refuse(
+                shown,
+                Code::ValidationFailed,
+                format!("is not known here; known are: {}", known.join(", ")),
+            );
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
+    }
+}
+
+/// A UUID in its hyphenated form only: the one form that we give out.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    (text.len() == 36).then(|| text.parse().ok()).flatten()
+}
+
+fn text_mistake(text: &str, most: usize) -> Option<String> {
+    if text.chars().count() > most {
+        return Some(format!("must have at most {most} characters"));
+    }
+    // Postgres cannot keep the character U+0000.
+    text.contains('\0').then(|| "must not contain the character U+0000".to_owned())
+}
+
+fn metadata_mistake(key: &str, value: &Value) -> Option<String> {
+    if key.is_empty() {
+        return Some("the key must not be empty".into());
+    }
+    if let Some(mistake) = text_mistake(key, MAX_METADATA_KEY_CHARS) {
+        return Some(format!("the key {mistake}"));
+    }
+    match value {
+        Value::String(text) => text_mistake(text, MAX_METADATA_VALUE_CHARS),
+        Value::Object(_) | Value::Array(_) => {
+            Some("must be a string, a number, true, false or null".into())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}

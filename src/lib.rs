@@ -1,0 +1,3 @@
+//! Bookings that a calendar can be trusted with.
+
+pub mod booking;
