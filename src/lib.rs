@@ -1,3 +1,4 @@
 //! Bookings that a calendar can be trusted with.
 
 pub mod booking;
+pub mod store;

@@ -1,0 +1,194 @@
+//! All SQL: one table family a file, plain functions on a connection.
+//!
+//! Postgres is the truth of this system: what is committed here has happened, whatever the
+//! broker and Redis say. Each stage that writes holds a connection of its own ([`connect`]) and
+//! writes a batch as one statement, which is its own transaction: one round trip, and no open
+//! transaction that a cancelled future could leave behind. Reads of the front door share a pool.
+//!
+//! A statement that was sent but not answered may have committed. Every caller therefore writes
+//! what can be written again, or reads before it repeats.
+
+pub mod bookings;
+pub mod commands;
+pub mod decisions;
+pub mod outbox;
+pub mod partitions;
+pub mod verify;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Reaching the server takes this long at most, then it counts as away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A read that finds no free connection within this time answers 503.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections for reads; more requests wait for one of them.
+const MAX_READ_CONNECTIONS: u32 = 8;
+
+/// The settings of a connection, by what it is used for. Every wait on the server is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The front door's reads.
+    Read,
+    /// Accepting: set-based inserts.
+    Accept,
+    /// Deciding: joins of a batch with large tables, always by their keys.
+    Decide,
+    /// Relaying: its session lock must fall when the owner is frozen.
+    Relay,
+    /// Migrating and verifying: long statements.
+    Operate,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "booking read",
+            Self::Accept => "booking accept",
+            Self::Decide => "booking worker",
+            Self::Relay => "booking relay",
+            Self::Operate => "booking operator",
+        }
+    }
+
+    fn session_settings(self) -> Vec<(&'static str, &'static str)> {
+        let mut settings = vec![("jit", "off"), ("idle_in_transaction_session_timeout", "5s")];
+        if self != Self::Operate {
+            settings.extend([("statement_timeout", "10s"), ("lock_timeout", "5s")]);
+        }
+        match self {
+            // A prepared plan made while the tables were empty must not turn into a scan of
+            // full ones: a batch is joined by index, whatever the statistics say.
+            Self::Decide => settings.extend([
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
+            ]),
+            Self::Accept => settings.push(("plan_cache_mode", "force_generic_plan")),
+            // A lost delete only means that a message is published again, which changes nothing.
+            Self::Relay => settings.extend([
+                ("idle_session_timeout", RELAY_IDLE_LIMIT),
+                ("synchronous_commit", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+            ]),
+            Self::Read | Self::Operate => {}
+        }
+        settings
+    }
+}
+
+/// A relay that has been silent for so long loses its connection, and with it the lock.
+const RELAY_IDLE_LIMIT: &str = "5s";
+
+fn options(url: &str, purpose: Purpose) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name(purpose.name())
+        .options(purpose.session_settings()))
+}
+
+/// Opens a connection that one stage keeps for itself.
+///
+/// # Errors
+/// When the server cannot be reached within 3 s, or refuses.
+pub async fn connect(url: &str, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
+    let options = options(url, purpose)?;
+    tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+}
+
+/// The pool for the front door's reads; connects when first used.
+///
+/// # Errors
+/// When the URL is malformed.
+pub fn read_pool(url: &str) -> Result<PgPool, sqlx::Error> {
+    Ok(PgPoolOptions::new()
+        .max_connections(MAX_READ_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .connect_lazy_with(options(url, Purpose::Read)?))
+}
+
+/// Brings the schema to this binary's version and lays out `partitions` partitions.
+///
+/// # Errors
+/// When a migration fails, or when the database was laid out with another number of partitions.
+pub async fn migrate(url: &str, partitions: u16) -> anyhow::Result<()> {
+    let mut connection = connect(url, Purpose::Operate).await?;
+    MIGRATOR.run(&mut connection).await?;
+    partitions::lay_out(&mut connection, partitions).await?;
+    partitions::check_count(&mut connection, partitions).await
+}
+
+/// Checks that the schema is at this binary's version and has `partitions` partitions.
+///
+/// # Errors
+/// What is not so, and how to mend it.
+pub async fn check(url: &str, partitions: u16) -> anyhow::Result<()> {
+    let mut connection = connect(url, Purpose::Operate).await?;
+    let wanted = MIGRATOR.iter().map(|migration| migration.version).max();
+    let present: Option<i64> =
+        sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
+            .fetch_one(&mut connection)
+            .await
+            .or_else(|error| match sqlstate(&error).as_deref() {
+                Some("42P01") => Ok(None), // no such table: never migrated
+                _ => Err(error),
+            })?;
+    anyhow::ensure!(
+        present >= wanted,
+        "the database is at schema version {}, this binary needs {}; run `booking migrate`",
+        present.unwrap_or(0),
+        wanted.unwrap_or(0),
+    );
+    partitions::check_count(&mut connection, partitions).await
+}
+
+/// The SQLSTATE of an error that the server answered.
+pub fn sqlstate(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|answer| answer.code()).map(|code| code.into_owned())
+}
+
+/// Why a write did not happen, as far as its caller must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server is away, overloaded or was interrupted: the same write may succeed later. It
+    /// may also have happened already.
+    Away,
+    /// A partition of the batch has a new owner: nothing was written.
+    Fenced,
+    /// The rows are not what the writer had read: nothing was written; read again.
+    Stale,
+    /// The server refuses this very content: nothing was written.
+    Content,
+}
+
+impl Failure {
+    pub fn of(error: &sqlx::Error) -> Self {
+        let Some(code) = sqlstate(error) else {
+            return match error {
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => Self::Content,
+                _ => Self::Away,
+            };
+        };
+        match code.as_str() {
+            "BK001" => Self::Fenced,
+            // A broken version or overlap guard, a serialisation failure or a deadlock.
+            "BK002" | "BK003" | "23P01" | "23505" | "40001" | "40P01" => Self::Stale,
+            code => match code.get(..2) {
+                // Data exceptions, broken constraints and limits of the program (54).
+                Some("22" | "23" | "54") => Self::Content,
+                _ => Self::Away,
+            },
+        }
+    }
+}

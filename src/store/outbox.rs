@@ -1,0 +1,132 @@
+//! The outbox: messages that are committed but not yet confirmed by the broker.
+//!
+//! Rows are written by the statements of [`super::commands`] and [`super::decisions`], in the
+//! commit of what they tell. Here the relay reads and deletes them.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::booking::Stream;
+
+fn number(stream: Stream) -> i16 {
+    match stream {
+        Stream::Commands => 1,
+        Stream::Events => 2,
+    }
+}
+
+/// Advisory locks live in one space a database; this is ours: "book" in ASCII.
+const LOCK_SPACE: i32 = 0x626f_6f6b;
+
+/// Tries to become the one relay of `stream`. The lock belongs to the session: it is gone as
+/// soon as the connection is.
+///
+/// # Errors
+/// When the server is away.
+pub async fn try_lock(connection: &mut PgConnection, stream: Stream) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
+        .bind(LOCK_SPACE)
+        .bind(i32::from(number(stream)))
+        .fetch_one(connection)
+        .await
+}
+
+/// A command that waits to be relayed.
+#[derive(Debug, sqlx::FromRow)]
+pub struct WaitingCommand {
+    pub id: i64,
+    pub partition: i16,
+    pub content: String,
+    pub traceparent: Option<String>,
+}
+
+/// The oldest waiting commands, in the order they were appended.
+///
+/// # Errors
+/// When the server is away.
+pub async fn waiting_commands(
+    connection: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<WaitingCommand>, sqlx::Error> {
+    sqlx::query_as(
+        "select o.id, o.partition, o.traceparent, c.content
+         from (select id, partition, message_id, traceparent from outbox
+               where stream = 1 order by id limit $1) o
+         join commands c on c.id = o.message_id
+         order by o.id",
+    )
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
+/// An event that waits to be relayed.
+#[derive(Debug, sqlx::FromRow)]
+pub struct WaitingEvent {
+    pub id: i64,
+    pub message_id: Uuid,
+    pub subject: Uuid,
+    pub routing_key: String,
+    pub body: String,
+    pub traceparent: Option<String>,
+}
+
+/// The oldest waiting events, in the order they were appended.
+///
+/// # Errors
+/// When the server is away.
+pub async fn waiting_events(
+    connection: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<WaitingEvent>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, message_id, subject, routing_key, body, traceparent from outbox
+         where stream = 2 order by id limit $1",
+    )
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
+/// Deletes messages that the broker has confirmed.
+///
+/// # Errors
+/// When the server is away; the messages are then published again.
+pub async fn delete(
+    connection: &mut PgConnection,
+    stream: Stream,
+    ids: &[i64],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("delete from outbox where stream = $1 and id = any($2)")
+        .bind(number(stream))
+        .bind(ids)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// How much of a stream waits: rows, and the age of the oldest in seconds (0 when none waits).
+#[derive(Clone, Copy, Debug, Default, PartialEq, sqlx::FromRow)]
+pub struct Backlog {
+    pub rows: i64,
+    pub oldest_seconds: f64,
+}
+
+/// The backlog of a stream.
+///
+/// # Errors
+/// When the server is away.
+pub async fn backlog(
+    executor: impl sqlx::PgExecutor<'_>,
+    stream: Stream,
+) -> Result<Backlog, sqlx::Error> {
+    sqlx::query_as(
+        "select count(*) as rows,
+                coalesce(extract(epoch from greatest(now() - min(appended_at), '0')), 0)::float8
+                  as oldest_seconds
+         from outbox where stream = $1",
+    )
+    .bind(number(stream))
+    .fetch_one(executor)
+    .await
+}

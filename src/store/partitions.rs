@@ -1,0 +1,95 @@
+//! The partitions table: who may write, by fence.
+
+use sqlx::PgConnection;
+
+/// Creates the rows of partitions 0 to `count - 1` in a database that has none.
+///
+/// # Errors
+/// When the server is away.
+pub async fn lay_out(connection: &mut PgConnection, count: u16) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into partitions (id)
+         select n from generate_series(0, $1 - 1) n
+         where not exists (select from partitions)
+         on conflict do nothing",
+    )
+    .bind(i32::from(count))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Checks that the database was laid out with `count` partitions. With another number, commands
+/// of one calendar would go to two queues and lose their order.
+///
+/// # Errors
+/// When the numbers differ, saying what to do.
+pub async fn check_count(connection: &mut PgConnection, count: u16) -> anyhow::Result<()> {
+    let present: i64 =
+        sqlx::query_scalar("select count(*) from partitions").fetch_one(connection).await?;
+    anyhow::ensure!(
+        present == i64::from(count),
+        "PARTITIONS is {count}, but this database was laid out with {present}; set \
+         PARTITIONS={present}, or start with an empty database",
+    );
+    Ok(())
+}
+
+/// The right to write for a partition. Only [`take`] makes one, and every commit demands it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    partition: u16,
+    fence: i64,
+}
+
+impl Fence {
+    pub fn partition(self) -> u16 {
+        self.partition
+    }
+
+    /// Counts the owners that the partition has had.
+    pub fn number(self) -> i64 {
+        self.fence
+    }
+}
+
+/// Takes a partition for `owner`: from the return of this function on, no commit with an older
+/// fence can succeed. Waits for one that is under way.
+///
+/// # Errors
+/// When the server is away, or there is no such partition.
+pub async fn take(
+    connection: &mut PgConnection,
+    partition: u16,
+    owner: &str,
+) -> Result<Fence, sqlx::Error> {
+    let fence = sqlx::query_scalar(
+        "update partitions set fence = fence + 1, owner = $2, taken_at = now()
+         where id = $1 returning fence",
+    )
+    .bind(i32::from(partition))
+    .bind(owner)
+    .fetch_one(connection)
+    .await?;
+    Ok(Fence { partition, fence })
+}
+
+/// Those of `fences` that are still the newest of their partitions.
+///
+/// # Errors
+/// When the server is away.
+pub async fn still_held(
+    connection: &mut PgConnection,
+    fences: &[Fence],
+) -> Result<Vec<Fence>, sqlx::Error> {
+    let newest: Vec<i16> = sqlx::query_scalar(
+        "select p.id from unnest($1::int[], $2::bigint[]) as f(id, fence)
+         join partitions p on p.id = f.id and p.fence = f.fence",
+    )
+    .bind(fences.iter().map(|f| i32::from(f.partition)).collect::<Vec<_>>())
+    .bind(fences.iter().map(|f| f.fence).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let held = |fence: &&Fence| newest.iter().any(|id| u16::try_from(*id) == Ok(fence.partition));
+    Ok(fences.iter().filter(held).copied().collect())
+}
