@@ -2,3 +2,4 @@
 
 pub mod booking;
 pub mod store;
+pub mod queue;
