@@ -1,5 +1,26 @@
-//! Bookings that a calendar can be trusted with.
+#![doc = include_str!("../README.md")]
 
+// In the order a command travels.
 pub mod booking;
-pub mod store;
+
+pub mod accept;
+pub mod http;
+pub mod ownership;
+pub mod relay;
+pub mod worker;
+
+pub mod lease;
 pub mod queue;
+pub mod store;
+pub mod wake;
+
+pub mod config;
+pub mod dev;
+pub mod failpoint;
+pub mod metrics;
+pub mod process;
+pub mod retry;
+pub mod roles;
+pub mod telemetry;
+pub mod verify;
+pub mod vitals;

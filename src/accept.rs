@@ -1,0 +1,255 @@
+//! Acceptance: the moment from which a command can no longer be lost.
+//!
+//! In: checked commands from the doors (HTTP; later the queue). Out: one commit with the command,
+//! its idempotency record and its outbox row, and the answer to each door. Concurrent commands
+//! share a commit: the lane takes whatever is waiting and never waits when idle.
+//!
+//! If it dies half way: before the commit nothing happened and no one was told so; after it the
+//! command is accepted, the relay finds its row, and a client that got no answer retries with
+//! its key and is told what it would have been told. The lane is a task of its own, so a client
+//! that hangs up cancels nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::booking::Stream;
+use crate::booking::problem::{Code, FieldError, Problem};
+use crate::failpoint;
+use crate::metrics::{Kind, Metrics};
+use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
+use crate::store::{self, Failure, Purpose};
+use crate::wake::Wake;
+
+/// Commands of one commit; more wait for the next one.
+const MAX_BATCH: usize = 256;
+/// Commands that wait for the lane; more are answered 503 `OVERLOADED`.
+const MAX_WAITING: usize = 4096;
+/// A commit that takes longer counts as unknown; the connection is given up.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+/// A batch is tried on a fresh connection once more before its callers are answered 503.
+const MAX_TRIES: u32 = 2;
+
+/// What became of an offered command.
+#[derive(Debug)]
+pub enum Acceptance {
+    /// It is committed and will reach a final state.
+    Accepted,
+    /// The same content was accepted under the same key before: this is that command.
+    Replayed(Box<StoredCommand>),
+}
+
+struct Offer {
+    new: NewCommand,
+    offered: Instant,
+    answer: oneshot::Sender<Result<Acceptance, Problem>>,
+}
+
+/// The doors' handle on the lane. The lane ends when all handles are gone.
+#[derive(Clone)]
+pub struct Acceptor {
+    offers: mpsc::Sender<Offer>,
+    reads: PgPool,
+    metrics: Arc<Metrics>,
+}
+
+impl Acceptor {
+    /// Accepts a command, or finds the one that was accepted under its key.
+    ///
+    /// # Errors
+    /// The problem to answer with: other content under the same key, a time that has passed, too
+    /// much to do, or the database away. After the last two the caller may retry.
+    pub async fn accept(&self, new: NewCommand) -> Result<Acceptance, Problem> {
+        if let Some(mistake) = new.command.change.too_late(new.command.accepted_at) {
+            return self.accepted_before(&new, mistake).await;
+        }
+        let (answer, answered) = oneshot::channel();
+        let offered = Instant::now();
+        let offer = Offer { new, offered, answer };
+        self.offers.try_send(offer).map_err(|_| overloaded())?;
+        answered.await.unwrap_or_else(|_| Err(database_away()))
+    }
+
+    /// A late retry of an accepted command must get its first answer, not "too late".
+    async fn accepted_before(
+        &self,
+        new: &NewCommand,
+        mistake: FieldError,
+    ) -> Result<Acceptance, Problem> {
+        if let Some(key) = key_of(new) {
+            let found = commands::by_keys(&self.reads, &[key]).await;
+            if let Some(stored) = found.map_err(|_| database_away())?.pop() {
+                self.metrics.replayed.inc();
+                return replay(new, stored);
+            }
+        }
+        Err(Problem::of_fields(vec![mistake]))
+    }
+}
+
+/// The lane: batches offers, commits, answers.
+pub struct Lane {
+    offers: mpsc::Receiver<Offer>,
+    database_url: String,
+    connection: Option<PgConnection>,
+    wake: Arc<Wake>,
+    metrics: Arc<Metrics>,
+}
+
+/// Makes the lane and the doors' handle on it.
+pub fn lane(
+    database_url: &str,
+    reads: PgPool,
+    wake: Arc<Wake>,
+    metrics: Arc<Metrics>,
+) -> (Acceptor, Lane) {
+    let (sender, offers) = mpsc::channel(MAX_WAITING);
+    let acceptor = Acceptor { offers: sender, reads, metrics: metrics.clone() };
+    let lane =
+        Lane { offers, database_url: database_url.to_owned(), connection: None, wake, metrics };
+    (acceptor, lane)
+}
+
+impl Lane {
+    /// Runs until all doors are closed and everything offered is answered.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while self.offers.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            // Requests that are being read right now may still join: they are ready to run.
+            tokio::task::yield_now().await;
+            while batch.len() < MAX_BATCH
+                && let Ok(offer) = self.offers.try_recv()
+            {
+                batch.push(offer);
+            }
+            self.step(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    /// Commits one batch and answers it.
+    async fn step(&mut self, batch: Vec<Offer>) {
+        let commands: Vec<NewCommand> = batch.iter().map(|offer| offer.new.clone()).collect();
+        self.metrics.accept_batch.observe(commands.len() as f64);
+        match self.commit(&commands).await {
+            Ok(outcome) => self.answer(batch, outcome),
+            Err(cause) => {
+                warn!(server = "postgres", %cause, commands = commands.len(), "could not accept");
+                for offer in batch {
+                    let _ = offer.answer.send(Err(database_away())); // the client may have left
+                }
+            }
+        }
+    }
+
+    fn answer(&self, batch: Vec<Offer>, mut outcome: Outcome) {
+        if !outcome.accepted.is_empty() {
+            self.wake.outbox_appended(Stream::Commands);
+        }
+        for Offer { new, offered, answer } in batch {
+            self.metrics.accept_seconds.observe(offered.elapsed().as_secs_f64());
+            let result = if outcome.accepted.contains(&new.command.command_id) {
+                let kind = new.command.change.kind().as_str();
+                self.metrics.accepted.get_or_create(&Kind { kind }).inc();
+                Ok(Acceptance::Accepted)
+            } else if let Some(stored) = key_of(&new).and_then(|key| outcome.before.get_mut(&key)) {
+                self.metrics.replayed.inc();
+                replay(&new, stored.clone())
+            } else {
+                Err(database_away()) // not reached: what was not accepted has a key in use
+            };
+            let _ = answer.send(result); // the client may have left
+        }
+    }
+
+    /// Tries the batch, and once more on a fresh connection.
+    async fn commit(&mut self, batch: &[NewCommand]) -> Result<Outcome, sqlx::Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let tried = tokio::time::timeout(COMMIT_LIMIT, self.try_commit(batch, tries > 1)).await;
+            match tried.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => {
+                    self.connection = None;
+                    if tries >= MAX_TRIES || Failure::of(&error) == Failure::Content {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_commit(
+        &mut self,
+        batch: &[NewCommand],
+        again: bool,
+    ) -> Result<Outcome, sqlx::Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(store::connect(&self.database_url, Purpose::Accept).await?),
+        };
+        let mut accepted: HashSet<Uuid> = HashSet::new();
+        if again {
+            // The first try may have committed although its answer was lost.
+            let ids: Vec<Uuid> = batch.iter().map(|new| new.command.command_id).collect();
+            let present = commands::by_ids(&mut *connection, &ids).await?;
+            accepted.extend(present.iter().map(|stored| stored.record.command_id));
+        }
+        let fresh: Vec<NewCommand> = batch
+            .iter()
+            .filter(|new| !accepted.contains(&new.command.command_id))
+            .cloned()
+            .collect();
+        accepted.extend(commands::accept(connection, &fresh).await?);
+        failpoint::reach(failpoint::ACCEPT_COMMITTED);
+        let used: Vec<KeyOfCaller> = batch
+            .iter()
+            .filter(|new| !accepted.contains(&new.command.command_id))
+            .filter_map(key_of)
+            .collect();
+        let mut before = HashMap::new();
+        if !used.is_empty() {
+            for stored in commands::by_keys(connection, &used).await? {
+                if let Some(key) = stored.idempotency_key.clone() {
+                    let caller = stored.caller.clone();
+                    before.insert(KeyOfCaller { caller, key }, stored);
+                }
+            }
+        }
+        Ok(Outcome { accepted, before })
+    }
+}
+
+struct Outcome {
+    accepted: HashSet<Uuid>,
+    /// What was accepted earlier under the keys of the rest.
+    before: HashMap<KeyOfCaller, StoredCommand>,
+}
+
+fn key_of(new: &NewCommand) -> Option<KeyOfCaller> {
+    Some(KeyOfCaller { caller: new.command.caller.clone(), key: new.idempotency_key.clone()? })
+}
+
+fn replay(new: &NewCommand, stored: StoredCommand) -> Result<Acceptance, Problem> {
+    if stored.fingerprint != new.fingerprint {
+        let detail = "This idempotency key was used for a request with other content; use a new \
+                      key for a new request.";
+        return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+    }
+    Ok(Acceptance::Replayed(Box::new(stored)))
+}
+
+fn overloaded() -> Problem {
+    let detail = "Too many requests wait to be accepted; retry with the same idempotency key.";
+    Problem::new(Code::Overloaded, detail)
+}
+
+fn database_away() -> Problem {
+    let detail = "The request could not be recorded; retry with the same idempotency key.";
+    Problem::new(Code::DependencyUnavailable, detail)
+}

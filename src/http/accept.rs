@@ -1,0 +1,228 @@
+//! POST: from a request to an accepted command, and with `Prefer: wait` to its decision.
+//!
+//! Everything that can be checked without a calendar is refused here with a 4xx and leaves no
+//! trace. 202 means that the command is committed ([`crate::accept`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, Request};
+use axum::response::Response;
+use chrono::{SubsecRound as _, Utc};
+use serde_json::{Map, Value};
+use tracing::Span;
+use uuid::Uuid;
+
+use super::Gateway;
+use super::caller::{self, CorrelationId};
+use super::problem::{mistake, path_uuid};
+use super::status::{accepted, decided};
+use crate::accept::Acceptance;
+use crate::booking::calendar::partition_of;
+use crate::booking::command::{Change, Command, CommandRecord, CommandStatus};
+use crate::booking::problem::{Code, FieldError, Problem};
+use crate::store::commands::NewCommand;
+use crate::telemetry;
+
+/// Larger bodies are answered 413. Twice what the largest valid booking needs.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// A body that has not arrived by then is answered 400.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// `POST /api/bookings`
+pub async fn create(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(correlation): Extension<CorrelationId>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let ask = Ask::of(request.headers(), correlation)?;
+    let body = json_object(request).await?;
+    let (calendar_id, change) = Change::parse_create(&body).map_err(Problem::of_fields)?;
+    if calendar_id != ask.caller {
+        let detail = "A booking can only be made for the calling user; userId is another's.";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    if ask.idempotency_key.is_none() {
+        let detail = "Send the header Idempotency-Key with a value that is new for each booking \
+                      and kept for its retries.";
+        return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
+    }
+    submit(&gateway, ask, None, change).await
+}
+
+/// `POST /api/bookings/{id}/cancel`
+pub async fn cancel(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    Extension(correlation): Extension<CorrelationId>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    change_of(&gateway, &id, correlation, request, Change::parse_cancel).await
+}
+
+/// `POST /api/bookings/{id}/reschedule`
+pub async fn reschedule(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    Extension(correlation): Extension<CorrelationId>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    change_of(&gateway, &id, correlation, request, Change::parse_reschedule).await
+}
+
+/// Reads the body of one kind of change.
+type Parse = fn(&Map<String, Value>) -> Result<Change, Vec<FieldError>>;
+
+async fn change_of(
+    gateway: &Gateway,
+    id: &str,
+    correlation: CorrelationId,
+    request: Request<Body>,
+    parse: Parse,
+) -> Result<Response, Problem> {
+    let ask = Ask::of(request.headers(), correlation)?;
+    let booking_id = path_uuid("id", id)?;
+    let body = json_object(request).await?;
+    let change = parse(&body).map_err(Problem::of_fields)?;
+    submit(gateway, ask, Some(booking_id), change).await
+}
+
+/// What the headers say.
+struct Ask {
+    caller: Uuid,
+    idempotency_key: Option<String>,
+    wait: Option<Duration>,
+    traceparent: Option<String>,
+    correlation: CorrelationId,
+}
+
+impl Ask {
+    fn of(headers: &HeaderMap, correlation: CorrelationId) -> Result<Self, Problem> {
+        Ok(Self {
+            caller: caller::caller(headers)?,
+            idempotency_key: caller::idempotency_key(headers)?,
+            wait: caller::wait(headers),
+            traceparent: telemetry::traceparent(&Span::current(), caller::traceparent(headers)),
+            correlation,
+        })
+    }
+}
+
+/// Accepts the change and answers 202, or the decision when the caller waits for it.
+async fn submit(
+    gateway: &Gateway,
+    ask: Ask,
+    booking_id: Option<Uuid>,
+    change: Change,
+) -> Result<Response, Problem> {
+    if gateway.vitals.outbox_age() > gateway.outbox_max_age {
+        let detail = "Accepted commands cannot be passed on at the moment; retry later.";
+        return Err(Problem::new(Code::Overloaded, detail));
+    }
+    let fingerprint = change.fingerprint(ask.caller, booking_id);
+    let command = Command {
+        command_id: Uuid::now_v7(),
+        booking_id: booking_id.unwrap_or_else(Uuid::now_v7),
+        calendar_id: ask.caller,
+        caller: ask.caller.to_string(),
+        correlation_id: ask.correlation.0,
+        traceparent: ask.traceparent,
+        accepted_at: Utc::now().trunc_subsecs(6), // as Postgres keeps it: a replay shows the same
+        change,
+    };
+    let mut record = record_of(&command);
+    // Before accepting, so that no decision can come between.
+    let mut decision = ask.wait.and_then(|_| gateway.waiters.register(command.command_id));
+    let new = NewCommand {
+        partition: partition_of(command.calendar_id, gateway.partitions),
+        command,
+        idempotency_key: ask.idempotency_key,
+        fingerprint,
+    };
+    let mut replayed = false;
+    if let Acceptance::Replayed(stored) = gateway.acceptor.accept(new).await? {
+        replayed = true;
+        record = stored.record;
+        if ask.wait.is_some() && record.status != CommandStatus::Accepted {
+            return Ok(decided(record, replayed));
+        }
+        decision = ask.wait.and_then(|_| gateway.waiters.register(record.command_id));
+        gateway.waiters.look_again(); // it may have been decided before we registered
+    }
+    if let (Some(wait), Some(decision)) = (ask.wait, decision)
+        && let Some(record) = decision.within(wait, &gateway.stop).await
+    {
+        return Ok(decided(record, replayed));
+    }
+    Ok(accepted(record, replayed, ask.wait))
+}
+
+fn record_of(command: &Command) -> CommandRecord {
+    CommandRecord {
+        command_id: command.command_id,
+        booking_id: command.booking_id,
+        kind: command.change.kind().as_str().to_owned(),
+        status: CommandStatus::Accepted,
+        booking: None,
+        error: None,
+        accepted_at: command.accepted_at,
+        decided_at: None,
+    }
+}
+
+/// Reads the body as a JSON object. No body at all is an empty object.
+async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
+    let is_json = content_is_json(request.headers());
+    let body = read(request).await?;
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    if !is_json {
+        let detail = "Send the body as JSON, with the header Content-Type: application/json.";
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
+    match serde_json::from_slice(&body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(mistake("body", "must be a JSON object")),
+        Err(error) => Err(mistake("body", format!("is not JSON: {error}"))),
+    }
+}
+
+fn content_is_json(headers: &HeaderMap) -> bool {
+    let Some(given) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+async fn read(request: Request<Body>) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("The body must have at most {MAX_BODY_BYTES} bytes.");
+        Problem::new(Code::PayloadTooLarge, detail)
+    };
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: usize| bytes > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    let reading = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES);
+    match tokio::time::timeout(BODY_LIMIT, reading).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error))
+            if std::error::Error::source(&error)
+                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) =>
+        {
+            Err(too_large())
+        }
+        Ok(Err(_)) => Err(mistake("body", "broke off")),
+        Err(_) => {
+            let seconds = BODY_LIMIT.as_secs();
+            Err(mistake("body", format!("did not arrive within {seconds} s")))
+        }
+    }
+}

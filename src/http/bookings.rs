@@ -1,0 +1,33 @@
+//! GET: a booking as it is now.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::Gateway;
+use super::caller;
+use super::problem::path_uuid;
+use super::status::{insert, json, read_failed};
+use crate::booking::problem::{Code, Problem};
+use crate::store::bookings;
+
+/// `GET /api/bookings/{id}`
+pub async fn booking(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = caller::caller(&headers)?;
+    let id = path_uuid("id", &id)?;
+    let found = bookings::by_id(&gateway.reads, id, caller).await;
+    let booking = found.map_err(read_failed)?.ok_or_else(|| {
+        // Another's booking is answered the same way as one that never was.
+        Problem::new(Code::NotFound, format!("You have no booking with the id {id}."))
+    })?;
+    let mut response = json(StatusCode::OK, &booking);
+    insert(response.headers_mut(), ETAG, format!("\"{}\"", booking.version));
+    Ok(response)
+}

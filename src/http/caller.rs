@@ -1,0 +1,187 @@
+//! Who asks, and how they want to be answered: everything that is read from the headers.
+//!
+//! Callers are named by the trusted header `X-User-ID`, set by whatever authenticates in front
+//! of this service. A caller touches only the calendar and the bookings of that id.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+use super::problem::mistake;
+use crate::booking::fields::parse_uuid;
+use crate::booking::problem::{Code, Problem};
+use crate::telemetry::TRACEPARENT;
+
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const USER_ID: &str = "x-user-id";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The seed's name for the same.
+const X_IDEMPOTENCY_KEY: &str = "x-idempotency-key";
+const PREFER: &str = "prefer";
+
+/// Longer idempotency keys are refused.
+const MAX_KEY_CHARS: usize = 255;
+/// Longer correlation ids are refused.
+const MAX_CORRELATION_CHARS: usize = 128;
+/// A longer `Prefer: wait` waits this long.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The correlation id of a request, given or made.
+#[derive(Clone, Debug)]
+pub struct CorrelationId(pub String);
+
+impl CorrelationId {
+    /// The caller's, if it is 1 to 128 visible ASCII characters, or a new one.
+    ///
+    /// # Errors
+    /// When the caller's is not acceptable.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(given) = headers.get(&CORRELATION_ID) else {
+            return Ok(Self::new());
+        };
+        let text = visible_ascii(given, MAX_CORRELATION_CHARS).ok_or_else(|| {
+            let bounds = format!("must be 1 to {MAX_CORRELATION_CHARS} visible ASCII characters");
+            mistake("X-Correlation-ID", bounds)
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn new() -> Self {
+        Self(Uuid::now_v7().to_string())
+    }
+}
+
+/// The caller's id.
+///
+/// # Errors
+/// `UNAUTHENTICATED` when the header is missing or is not one UUID.
+pub fn caller(headers: &HeaderMap) -> Result<Uuid, Problem> {
+    let mut given = headers.get_all(USER_ID).iter();
+    match (given.next().map(|id| id.to_str().ok().and_then(parse_uuid)), given.next()) {
+        (Some(Some(id)), None) => Ok(id),
+        (None, _) => {
+            let detail = "Send the header X-User-ID with the caller's UUID.";
+            Err(Problem::new(Code::Unauthenticated, detail))
+        }
+        _ => {
+            let detail = "The header X-User-ID must be one UUID.";
+            Err(Problem::new(Code::Unauthenticated, detail))
+        }
+    }
+}
+
+/// The idempotency key, under either name, bare or quoted.
+///
+/// # Errors
+/// When it is malformed, or the two names carry different keys.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = Vec::new();
+    for name in [IDEMPOTENCY_KEY, X_IDEMPOTENCY_KEY] {
+        for value in headers.get_all(name) {
+            let key = parse_key(value).ok_or_else(|| {
+                let bounds = format!("must be 1 to {MAX_KEY_CHARS} visible ASCII characters");
+                mistake("Idempotency-Key", bounds)
+            })?;
+            keys.push(key);
+        }
+    }
+    keys.dedup();
+    match keys.len() {
+        0 | 1 => Ok(keys.pop()),
+        _ => Err(mistake("Idempotency-Key", "was sent more than once with different values")),
+    }
+}
+
+fn parse_key(value: &HeaderValue) -> Option<String> {
+    let text = visible_ascii(value, 2 * MAX_KEY_CHARS + 2)?;
+    let key = match text.strip_prefix('"') {
+        // A quoted string of RFC 8941: only \" and \\ are escaped.
+        Some(quoted) => unescape(quoted.strip_suffix('"')?)?,
+        None => text.to_owned(),
+    };
+    (1..=MAX_KEY_CHARS).contains(&key.len()).then_some(key)
+}
+
+fn unescape(quoted: &str) -> Option<String> {
+    let mut text = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => text.push(chars.next().filter(|c| "\"\\".contains(*c))?),
+            '"' => return None,
+            c => text.push(c),
+        }
+    }
+    Some(text)
+}
+
+/// The value when it is 1 to `most` characters of ASCII between `!` and `~`.
+fn visible_ascii(value: &HeaderValue, most: usize) -> Option<&str> {
+    let bytes = value.as_bytes();
+    let fine = (1..=most).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    fine.then(|| value.to_str().ok()).flatten()
+}
+
+/// How long the caller wants to wait for the decision (`Prefer: wait=N`, seconds), at most
+/// [`MAX_WAIT`]. As RFC 7240 asks, a preference that cannot be understood is ignored.
+pub fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    preferences
+        .flat_map(|value| value.split([',', ';']))
+        .filter_map(|preference| preference.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT))
+        .filter(|wait| !wait.is_zero())
+}
+
+/// The request's W3C trace context, unchecked.
+pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TRACEPARENT)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn keys_are_taken_bare_quoted_and_under_the_seeds_name() {
+        for (name, value, key) in [
+            ("idempotency-key", "abc-1", Some("abc-1")),
+            ("idempotency-key", "\"abc-1\"", Some("abc-1")),
+            ("x-idempotency-key", "abc-1", Some("abc-1")),
+            ("idempotency-key", r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+        ] {
+            assert_eq!(idempotency_key(&headers(&[(name, value)])).unwrap().as_deref(), key);
+        }
+        assert_eq!(idempotency_key(&headers(&[])).unwrap(), None);
+        for bad in ["\"", "\"\"", "\"a", r#""a\x""#, "two words", ""] {
+            assert!(idempotency_key(&headers(&[("idempotency-key", bad)])).is_err(), "{bad}");
+        }
+        let same = [("idempotency-key", "a"), ("x-idempotency-key", "\"a\"")];
+        assert_eq!(idempotency_key(&headers(&same)).unwrap().as_deref(), Some("a"));
+        let differing = [("idempotency-key", "a"), ("x-idempotency-key", "b")];
+        assert!(idempotency_key(&headers(&differing)).is_err());
+    }
+
+    #[test]
+    fn a_wait_is_bounded_and_an_unknown_preference_ignored() {
+        let seconds = |value| wait(&headers(&[("prefer", value)])).map(|wait| wait.as_secs());
+        assert_eq!(seconds("wait=5"), Some(5));
+        assert_eq!(seconds("respond-async, wait=5"), Some(5));
+        assert_eq!(seconds("Wait = \"7\"; strict"), Some(7));
+        assert_eq!(seconds("wait=900"), Some(30));
+        for ignored in ["wait=0", "wait=-1", "wait=soon", "wait", "return=minimal"] {
+            assert_eq!(seconds(ignored), None, "{ignored}");
+        }
+    }
+}

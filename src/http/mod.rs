@@ -1,0 +1,124 @@
+//! The front door and the window: what HTTP clients submit and see.
+//!
+//! In: requests. Out: accepted commands through [`crate::accept`], and reads. The module knows
+//! nothing of the broker or the workers; a decision reaches a waiting client through the
+//! database. If it dies, accepted commands go on without it, and its clients retry at another
+//! gateway with the same keys.
+
+pub mod ops;
+pub mod serve;
+pub mod waiters;
+
+mod accept;
+mod bookings;
+mod caller;
+mod problem;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info, info_span};
+
+use crate::accept::Acceptor;
+use crate::metrics::{self, Metrics};
+use crate::telemetry;
+use crate::vitals::Vitals;
+use caller::{CORRELATION_ID, CorrelationId};
+use waiters::Waiters;
+
+/// What the handlers need.
+pub struct Gateway {
+    pub acceptor: Acceptor,
+    pub waiters: Arc<Waiters>,
+    pub reads: PgPool,
+    pub vitals: Arc<Vitals>,
+    pub metrics: Arc<Metrics>,
+    pub partitions: u16,
+    /// When accepted commands have waited longer for the broker, new ones are answered 503.
+    pub outbox_max_age: Duration,
+    /// Sends waiting clients away with 202 when the process stops.
+    pub stop: CancellationToken,
+}
+
+/// The routes of a gateway.
+pub fn routes(gateway: Arc<Gateway>) -> Router {
+    let ops = ops::Ops {
+        vitals: gateway.vitals.clone(),
+        metrics: gateway.metrics.clone(),
+        needs_broker: false,
+    };
+    Router::new()
+        .route("/api/bookings", post(accept::create))
+        .route("/api/bookings/{id}", get(bookings::booking))
+        .route("/api/bookings/{id}/cancel", post(accept::cancel))
+        .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
+        .route("/api/commands/{id}", get(status::command))
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::unknown_method)
+        .with_state(gateway.clone())
+        .merge(ops::routes(ops))
+        .layer(from_fn_with_state(gateway, observe))
+}
+
+/// Around every request: its correlation id, its span, its count, its log line when it failed.
+async fn observe(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    let asked_to_wait = caller::wait(request.headers()).is_some();
+    let span = span_of(&request, route);
+    let (correlation, refused) = match CorrelationId::of(request.headers()) {
+        Ok(correlation) => (correlation, None),
+        Err(problem) => (CorrelationId::new(), Some(problem)),
+    };
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => {
+            request.extensions_mut().insert(correlation.clone());
+            next.run(request).instrument(span).await
+        }
+    };
+    problem::render(&mut response, &correlation.0);
+    let status = response.status().as_u16();
+    let label = metrics::Request { route: route.to_owned(), status };
+    gateway.metrics.http_requests.get_or_create(&label).inc();
+    if !asked_to_wait {
+        gateway.metrics.http_seconds.observe(begun.elapsed().as_secs_f64());
+    }
+    if status >= 500 {
+        info!(route, status, correlation_id = correlation.0, "a request failed");
+    }
+    let headers = response.headers_mut();
+    status::insert(headers, CORRELATION_ID, correlation.0);
+    if gateway.vitals.is_draining() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Exists only while traces are sent.
+fn span_of(request: &Request<Body>, route: &str) -> Span {
+    let span = info_span!(
+        target: telemetry::JOURNEY, "http request",
+        otel.kind = "server", http.request.method = %request.method(), http.route = route
+    );
+    if !span.is_disabled() {
+        telemetry::continue_trace(&span, caller::traceparent(request.headers()));
+    }
+    span
+}

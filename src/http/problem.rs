@@ -1,0 +1,69 @@
+//! The only place where a problem becomes an HTTP answer.
+//!
+//! Handlers return a [`Problem`]; it travels in the response's extensions until [`render`],
+//! called once for every request, writes the document with the request's correlation id. What
+//! went wrong inside is logged where it happened and never sent.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::booking::fields::parse_uuid;
+use crate::booking::problem::{Code, FieldError, Problem};
+
+/// The content type of every problem document.
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// How soon a client may try again what was refused for the service's own state, in seconds.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status_of(self.code.status());
+        if matches!(self.code, Code::Overloaded | Code::DependencyUnavailable) {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the document of a problem that is on its way out.
+pub fn render(response: &mut Response, correlation_id: &str) {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+        *response.body_mut() = Body::from(problem.document(correlation_id));
+    }
+}
+
+/// The status as hyper's type; our codes only hold valid ones.
+pub fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A mistake in one field, parameter or header.
+pub fn mistake(field: &str, message: impl Into<String>) -> Problem {
+    Problem::of_fields(vec![FieldError {
+        field: field.to_owned(),
+        code: Code::ValidationFailed,
+        message: message.into(),
+    }])
+}
+
+/// A path parameter that must be a UUID.
+pub fn path_uuid(name: &str, text: &str) -> Result<uuid::Uuid, Problem> {
+    parse_uuid(text).ok_or_else(|| mistake(name, "must be a UUID in the path"))
+}
+
+/// No route has this path.
+pub async fn unknown_path() -> Problem {
+    Problem::new(Code::NotFound, "There is nothing at this path; see the API in the README.")
+}
+
+/// A route has this path, but not this method.
+pub async fn unknown_method() -> Problem {
+    let detail = "This path does not take this method; the Allow header lists those it takes.";
+    Problem::new(Code::MethodNotAllowed, detail)
+}

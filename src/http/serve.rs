@@ -1,0 +1,96 @@
+//! The connections below the routes: how many, how slow they may be, how they end.
+//!
+//! In: a listener and a router. Out: served connections. On stop the server first says so
+//! (readiness 503, `Connection: close` on every answer) while it still takes connections, so
+//! that balancers and keep-alive clients can move on; then it closes the door, lets every
+//! request that is inside finish, and returns.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use crate::vitals::Vitals;
+
+/// More connections wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 16_384;
+/// A request's head must arrive within this time, also on an idle connection.
+const HEAD_LIMIT: Duration = Duration::from_secs(75);
+/// Larger request heads are answered 431.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Between the announcement of the stop and the closing of the door.
+const LAME_DUCK: Duration = Duration::from_millis(500);
+/// After an error of the listener itself, such as no free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop`, then until every request that is inside has been answered.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    vitals: Arc<Vitals>,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let door_closes = async {
+        stop.cancelled().await;
+        vitals.drain();
+        tokio::time::sleep(LAME_DUCK).await; // the announcement needs time to be seen
+    };
+    tokio::pin!(door_closes);
+    loop {
+        let permit = tokio::select! {
+            permit = room.clone().acquire_owned() => permit,
+            () = &mut door_closes => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut door_closes => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = graceful.watch(connection(stream, routes.clone()));
+                tokio::spawn(async move {
+                    if let Err(cause) = connection.await {
+                        debug!(%cause, "a connection ended early");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(cause) => {
+                warn!(%cause, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn connection(
+    stream: TcpStream,
+    routes: Router,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
+    let _ = stream.set_nodelay(true); // only a matter of speed
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut routes = routes.clone();
+        async move { routes.call(request.map(Body::new)).await.map_err(|e: Infallible| e) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+}

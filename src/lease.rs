@@ -1,0 +1,181 @@
+//! Leases on partitions and the membership of workers, in Redis.
+//!
+//! They spread the work evenly and move it without waste. They guard nothing: who may write is
+//! decided by the fences in Postgres, so everything here may be lost, stale or gone. Every call
+//! is bounded by [`ANSWER_LIMIT`]; an error means "Redis cannot help now".
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{RedisError, Script, cmd};
+
+/// Redis answers within this time, or it counts as away.
+pub const ANSWER_LIMIT: Duration = Duration::from_millis(250);
+
+/// What became of a lease that its holder wanted to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It was ours, or was free and is ours again.
+    Kept,
+    /// Another worker has it.
+    Lost,
+}
+
+/// This worker's view of the leases.
+pub struct Leases {
+    connection: Link,
+    prefix: String,
+    /// Fresh for each process start, so that a restarted worker is never taken for its past self.
+    worker: String,
+    validity: Duration,
+}
+
+/// Adds or renews a member by the server's clock and returns all that are alive.
+const JOIN: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+return redis.call('ZRANGE', KEYS[1], 0, -1)";
+
+/// For each key: 1 when it is ours now (renewed, or free and taken), 0 when it is another's.
+const RENEW: &str = "
+local kept = {}
+for i, key in ipairs(KEYS) do
+  local holder = redis.call('GET', key)
+  if not holder or holder == ARGV[1] then
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+    kept[i] = 1
+  else
+    kept[i] = 0
+  end
+end
+return kept";
+
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
+
+impl Leases {
+    /// Does not connect yet.
+    ///
+    /// # Errors
+    /// When the URL is malformed.
+    pub fn new(
+        url: &str,
+        prefix: &str,
+        worker: &str,
+        validity: Duration,
+    ) -> Result<Self, RedisError> {
+        Ok(Self {
+            connection: link(url)?,
+            prefix: prefix.to_owned(),
+            worker: worker.to_owned(),
+            validity,
+        })
+    }
+
+    /// Says that this worker lives, and returns the ids of all that do.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn join(&self) -> Result<Vec<String>, RedisError> {
+        let script = Script::new(JOIN);
+        let mut call = script.key(format!("{}:workers", self.prefix));
+        call.arg(&self.worker).arg(self.validity_ms());
+        bounded(call.invoke_async(&mut self.connection.clone())).await
+    }
+
+    /// Takes the lease of a partition if it is free.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn take(&self, partition: u16) -> Result<bool, RedisError> {
+        let mut set = cmd("SET");
+        set.arg(self.key(partition)).arg(&self.worker).arg("NX").arg("PX").arg(self.validity_ms());
+        let set: Option<String> = bounded(set.query_async(&mut self.connection.clone())).await?;
+        Ok(set.is_some())
+    }
+
+    /// Renews the leases of `partitions`, in their order.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn renew(&self, partitions: &[u16]) -> Result<Vec<Renewal>, RedisError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let script = Script::new(RENEW);
+        let mut call = script.prepare_invoke();
+        for partition in partitions {
+            call.key(self.key(*partition));
+        }
+        call.arg(&self.worker).arg(self.validity_ms());
+        let kept: Vec<u8> = bounded(call.invoke_async(&mut self.connection.clone())).await?;
+        Ok(kept
+            .into_iter()
+            .map(|kept| if kept == 1 { Renewal::Kept } else { Renewal::Lost })
+            .collect())
+    }
+
+    /// Gives a lease back, if it is still ours.
+    ///
+    /// # Errors
+    /// When Redis is away; the lease then runs out by itself.
+    pub async fn release(&self, partition: u16) -> Result<(), RedisError> {
+        let script = Script::new(RELEASE);
+        let mut call = script.key(self.key(partition));
+        call.arg(&self.worker);
+        bounded(call.invoke_async(&mut self.connection.clone())).await
+    }
+
+    /// Leaves the membership, so that the others take over at once.
+    ///
+    /// # Errors
+    /// When Redis is away; the membership then runs out by itself.
+    pub async fn leave(&self) -> Result<(), RedisError> {
+        let mut remove = cmd("ZREM");
+        remove.arg(format!("{}:workers", self.prefix)).arg(&self.worker);
+        bounded(remove.query_async(&mut self.connection.clone())).await
+    }
+
+    fn key(&self, partition: u16) -> String {
+        format!("{}:lease:p.{partition:02}", self.prefix)
+    }
+
+    fn validity_ms(&self) -> u64 {
+        u64::try_from(self.validity.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A connection that is made when first used and made again when lost. Cheap to clone.
+pub type Link = ConnectionManager;
+
+/// Makes a [`Link`].
+///
+/// # Errors
+/// When the URL is malformed.
+pub fn link(url: &str) -> Result<Link, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(ANSWER_LIMIT))
+        .set_response_timeout(Some(ANSWER_LIMIT))
+        .set_number_of_retries(1);
+    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
+}
+
+/// Asks Redis whether it is there.
+///
+/// # Errors
+/// When it is away.
+pub async fn ping(link: &Link) -> Result<(), RedisError> {
+    bounded(cmd("PING").query_async(&mut link.clone())).await
+}
+
+/// While a connection is lost every command waits for the one reconnect; callers must not.
+pub(crate) async fn bounded<T>(
+    call: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    tokio::time::timeout(ANSWER_LIMIT, call)
+        .await
+        .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer in time").into()))
+}

@@ -1,0 +1,194 @@
+//! The command line: run a role, or operate.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use booking::config::{Config, LogConfig, Settings};
+use booking::process::{exit_code, stop_on_signals};
+use booking::roles::{self, Role};
+use booking::{dev, store, telemetry, verify};
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+/// Message-queue driven bookings: nothing accepted is lost, nothing is booked twice.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+A first try needs no settings: `booking dev` starts servers of its own and prints what to do.
+In production run `booking migrate` once a release, then any number of `booking gateway` and
+`booking worker`, each with DATABASE_URL, AMQP_URL and REDIS_URL.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the HTTP API: accept commands, answer polls, relay to the broker
+    Gateway(Settings),
+    /// Decide commands: own partitions, write bookings, publish results
+    Worker(Settings),
+    /// Gateway and worker in one process
+    Serve(Settings),
+    /// Serve with private PostgreSQL, RabbitMQ and Redis, started here and stopped with it
+    Dev(DevArgs),
+    /// Bring the database to this release's schema; safe to repeat
+    Migrate(Settings),
+    /// Check on the stored data that the promises hold: exit 0 if they do, 1 if not
+    Verify(VerifyArgs),
+}
+
+#[derive(Args)]
+struct DevArgs {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    data: DataDir,
+}
+
+#[derive(Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    data: DataDir,
+
+    /// Seconds that a command or message may be under way before that counts as broken
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    patience: u32,
+}
+
+#[derive(Args)]
+struct DataDir {
+    /// Folder of the private servers' data, and of the file `env` with the addresses in use.
+    /// `verify` reads that file for what is not set
+    #[arg(long, env = "BOOKING_DATA_DIR", default_value = ".booking")]
+    data_dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(cause) => {
+            eprintln!("error: the runtime cannot be started: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Gateway(settings) => run_role(Role::Gateway, &settings).await,
+        Command::Worker(settings) => run_role(Role::Worker, &settings).await,
+        Command::Serve(settings) => run_role(Role::Serve, &settings).await,
+        Command::Dev(args) => run_dev(args).await,
+        Command::Migrate(settings) => operate(migrate(&settings).await),
+        Command::Verify(args) => operate(run_verify(args).await),
+    }
+}
+
+async fn run_role(role: Role, settings: &Settings) -> ExitCode {
+    let (config, log) = match checked(settings) {
+        Ok(checked) => checked,
+        Err(code) => return code,
+    };
+    let telemetry = match telemetry::start(&log, role.name()) {
+        Ok(telemetry) => telemetry,
+        Err(cause) => return operate(Err(cause)),
+    };
+    let stop = CancellationToken::new();
+    let result = async {
+        stop_on_signals(&stop, config.shutdown).context("listening to signals")?;
+        roles::start(role, config, stop).await?.ended().await;
+        Ok(())
+    };
+    let code = exit_code(result.await);
+    telemetry.shutdown().await;
+    code
+}
+
+async fn run_dev(args: DevArgs) -> ExitCode {
+    let mut settings = args.settings;
+    if settings.log_format.is_empty() {
+        settings.log_format = "text".to_owned();
+    }
+    let log = match settings.check_log() {
+        Ok(log) => log,
+        Err(errors) => return refuse(&errors),
+    };
+    let telemetry = match telemetry::start(&log, "dev") {
+        Ok(telemetry) => telemetry,
+        Err(cause) => return operate(Err(cause)),
+    };
+    let stop = CancellationToken::new();
+    let code = match stop_on_signals(&stop, dev::session::STOP_LIMIT) {
+        Ok(()) => exit_code(dev::session::run(settings, args.data.data_dir, stop).await),
+        Err(cause) => operate(Err(cause.into())),
+    };
+    telemetry.shutdown().await;
+    code
+}
+
+async fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let settings = settings.with_database_only();
+    let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+    store::migrate(&config.database_url, config.partitions).await?;
+    println!("the database is at this release's schema, with {} partitions", config.partitions);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let mut settings = args.settings;
+    settings.fill_from(&args.data.data_dir.join("env"));
+    let amqp_url = (!settings.amqp_url.is_empty()).then(|| settings.amqp_url.clone());
+    let settings = settings.with_database_only();
+    let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+    let report =
+        verify::run(&config.database_url, amqp_url.as_deref(), config.partitions, args.patience)
+            .await?;
+    print!("{}", report.text);
+    println!("{}", if report.holds { "all promises hold" } else { "a promise is BROKEN" });
+    Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn checked(settings: &Settings) -> Result<(Config, LogConfig), ExitCode> {
+    match (settings.check(), settings.check_log()) {
+        (Ok(config), Ok(log)) => Ok((config, log)),
+        (config, log) => {
+            let errors = [config.err(), log.err()].into_iter().flatten().flatten();
+            Err(refuse(&errors.collect::<Vec<_>>()))
+        }
+    }
+}
+
+fn refuse(errors: &[String]) -> ExitCode {
+    eprintln!("error: the settings are not usable:");
+    for error in errors {
+        eprintln!("  {error}");
+    }
+    eprintln!("`booking help` lists all settings.");
+    ExitCode::from(2)
+}
+
+fn operate(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|cause| {
+        eprintln!("error: {cause:#}");
+        ExitCode::from(2)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

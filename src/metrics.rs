@@ -1,0 +1,131 @@
+//! What operators can measure: every metric of every stage, with its unit, in one table.
+//!
+//! Labels are few and closed (kinds, states, streams, partitions), never users or ids. Handles
+//! are made once and kept by the stages, so that counting on a hot path is one atomic addition.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Request {
+    /// The route's template, never the path itself.
+    pub route: String,
+    pub status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    pub kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct State {
+    pub state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Stream {
+    pub stream: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Partition {
+    pub partition: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Server {
+    pub server: &'static str,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 18)) // 0.5 ms to 65 s
+}
+
+fn sizes() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 11)) // 1 to 1024
+}
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ty = $make:expr, $name:literal, $help:literal;)*) => {
+        /// The process's metrics.
+        pub struct Metrics {
+            registry: Registry,
+            $(pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Every metric's name, without the suffixes that the exposition format adds.
+            pub const NAMES: &[&str] = &[$(concat!("booking_", $name),)*];
+
+            pub fn new() -> Arc<Self> {
+                let mut registry = Registry::with_prefix("booking");
+                $(let $field: $kind = $make; registry.register($name, $help, $field.clone());)*
+                Arc::new(Self { registry, $($field,)* })
+            }
+        }
+    };
+}
+
+metrics! {
+    http_requests: Family<Request, Counter> = Family::default(), "http_requests", "HTTP requests answered";
+    http_seconds: Histogram = seconds(), "http_request_seconds", "Time from a request's head to its answer, without the waits that Prefer asks for";
+    accepted: Family<Kind, Counter> = Family::default(), "commands_accepted", "Commands accepted";
+    replayed: Counter = Counter::default(), "commands_replayed", "Requests answered as a replay of an accepted command";
+    accept_seconds: Histogram = seconds(), "accept_seconds", "Time from a checked request to its commit";
+    accept_batch: Histogram = sizes(), "accept_batch_size", "Commands per accepting commit";
+    decided: Family<State, Counter> = Family::default(), "commands_decided", "Commands that reached a final state, by state";
+    duplicates: Counter = Counter::default(), "commands_duplicate", "Delivered commands that had a final state already";
+    decision_seconds: Histogram = seconds(), "decision_seconds", "Time from acceptance to decision";
+    decide_batch: Histogram = sizes(), "decide_batch_size", "Commands per deciding commit";
+    decide_retries: Family<Reason, Counter> = Family::default(), "decide_retries", "Batches decided again, by reason";
+    parked: Family<Reason, Counter> = Family::default(), "messages_parked", "Messages and commands given up, by reason";
+    relayed: Family<Stream, Counter> = Family::default(), "outbox_relayed", "Outbox rows confirmed by the broker";
+    relay_messages: Family<Stream, Counter> = Family::default(), "relay_messages", "Messages that carried relayed rows";
+    relay_refusals: Family<Reason, Counter> = Family::default(), "relay_refusals", "Publishes that were not confirmed, by reason";
+    relay_leader: Family<Stream, Gauge> = Family::default(), "relay_leader", "1 where this process relays the stream";
+    outbox_rows: Family<Stream, Gauge> = Family::default(), "outbox_rows", "Rows that wait for the broker";
+    outbox_oldest: Family<Stream, FloatGauge> = Family::default(), "outbox_oldest_seconds", "Age of the oldest waiting row";
+    undecided: Family<Partition, Gauge> = Family::default(), "commands_undecided", "Accepted commands without a final state";
+    undecided_oldest: Family<Partition, FloatGauge> = Family::default(), "commands_undecided_oldest_seconds", "Age of the oldest such command";
+    queue_ready: Family<Partition, Gauge> = Family::default(), "queue_ready_messages", "Messages in the partition's queue that no worker holds";
+    queue_consumers: Family<Partition, Gauge> = Family::default(), "queue_consumers", "Consumers of the partition's queue";
+    partitions_owned: Gauge = Gauge::default(), "partitions_owned", "Partitions that this worker owns";
+    lease_events: Family<Reason, Counter> = Family::default(), "lease_events", "Partitions taken, released, lost, kept without Redis";
+    fence_refusals: Counter = Counter::default(), "fence_refusals", "Commits refused because a partition had a new owner";
+    server_up: Family<Server, Gauge> = Family::default(), "server_up", "1 while the server answers this process";
+    hints_dropped: Counter = Counter::default(), "hints_dropped", "Wake-up hints not sent because Redis is slow or away";
+}
+
+impl Metrics {
+    /// The OpenMetrics text of all metrics.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Notes whether a server answers.
+    pub fn note_server(&self, server: &'static str, up: bool) {
+        self.server_up.get_or_create(&Server { server }).set(i64::from(up));
+    }
+}

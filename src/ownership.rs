@@ -1,0 +1,364 @@
+//! Ownership: which worker decides which partitions, and how a partition changes hands.
+//!
+//! In: the leases in Redis, the fences in Postgres, the queues' consumers. Out: arrivals from the
+//! partitions this worker owns, each with the [`Tenure`] it came under. The partitions are spread
+//! evenly over the live workers by leases. While Redis is away owners keep what they hold, and a
+//! partition whose queue has no consumer is taken by its fence alone.
+//!
+//! A partition is handed over by draining it first: its arrivals are ignored from then on, the
+//! batch that is under way ends, and only then is the channel closed (the queue gets back what
+//! was not acknowledged, in order) and the lease released. If a worker dies or freezes, its
+//! leases run out, others take the partitions, and the fence refuses what it may still write.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::lease::{Leases, Renewal};
+use crate::metrics::{Metrics, Reason};
+use crate::process::stopped_within;
+use crate::queue::{Acker, Connection, Consumer, Delivery, QueueError, partition_queue};
+use crate::store::partitions::{self, Fence};
+use crate::store::{self, Purpose};
+
+/// Messages of one partition that this worker holds unacknowledged; more stay in the queue.
+const PREFETCH: u16 = 32;
+/// Looks at a partition without consumer before it is taken without Redis: its owner may only be
+/// consuming anew.
+const LOOKS_WITHOUT_OWNER: u32 = 2;
+/// Renewals per validity of a lease: two may fail without losing it.
+const RENEWALS: u32 = 4;
+
+/// The ownership of one partition through one channel. Arrivals carry it, so that what came
+/// through a channel that is gone can never be acknowledged through another.
+pub struct Tenure {
+    pub fence: Fence,
+    pub acker: Acker,
+    /// Nothing that arrived under it may be begun any more.
+    pub over: CancellationToken,
+}
+
+/// A message that arrived from a partition.
+pub struct Arrival {
+    pub tenure: Arc<Tenure>,
+    pub delivery: Delivery,
+}
+
+/// Held by the worker while it works on a batch. Whoever gets it after ending a tenure knows
+/// that no batch with that tenure's arrivals is under way.
+pub type AtWork = Arc<Mutex<()>>;
+
+struct Owned {
+    tenure: Arc<Tenure>,
+    forwarder: JoinHandle<Consumer>,
+}
+
+/// This worker's share of the partitions.
+pub struct Ownership {
+    worker: String,
+    config: Config,
+    leases: Leases,
+    arrivals: mpsc::Sender<Arrival>,
+    at_work: AtWork,
+    metrics: Arc<Metrics>,
+    broker: Option<Connection>,
+    database: Option<PgConnection>,
+    owned: BTreeMap<u16, Owned>,
+    /// Looks in a row at which a partition had no consumer.
+    without_owner: BTreeMap<u16, u32>,
+    redis_is_away: bool,
+}
+
+/// Why this round of ownership came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnershipError {
+    #[error("postgres: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("rabbitmq: {0}")]
+    Broker(#[from] QueueError),
+}
+
+impl Ownership {
+    /// # Errors
+    /// When the Redis URL is malformed.
+    pub fn new(
+        worker: String,
+        config: Config,
+        arrivals: mpsc::Sender<Arrival>,
+        at_work: AtWork,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            leases: Leases::new(&config.redis_url, &config.redis_prefix, &worker, config.lease)?,
+            worker,
+            config,
+            arrivals,
+            at_work,
+            metrics,
+            broker: None,
+            database: None,
+            owned: BTreeMap::new(),
+            without_owner: BTreeMap::new(),
+            redis_is_away: false,
+        })
+    }
+
+    /// Takes and gives back partitions until `stop`, then gives back all.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let period = self.config.lease / RENEWALS;
+        let mut troubled = false;
+        loop {
+            match self.step().await {
+                Ok(()) => troubled = false,
+                Err(cause) => {
+                    self.database = None;
+                    if !std::mem::replace(&mut troubled, true) {
+                        warn!(%cause, "partitions cannot be taken now; trying again");
+                    }
+                }
+            }
+            self.metrics.partitions_owned.set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
+            if stopped_within(&stop, period).await {
+                break;
+            }
+        }
+        let all: Vec<u16> = self.owned.keys().copied().collect();
+        self.release(&all).await;
+        let _ = self.leases.leave().await; // otherwise the membership runs out by itself
+        if let Some(broker) = self.broker.take() {
+            broker.close().await;
+        }
+        info!("all partitions are given back");
+    }
+
+    /// One round: forget what is over, renew, then give back what is too much or take what is
+    /// too little.
+    ///
+    /// # Errors
+    /// When Postgres or RabbitMQ is away. What is owned stays owned.
+    pub async fn step(&mut self) -> Result<(), OwnershipError> {
+        let ended = self.forget_ended().await;
+        match self.leases.join().await {
+            Ok(members) => {
+                self.note_redis(None);
+                self.renew().await;
+                self.consume_again(&ended).await?;
+                self.balance(members.len()).await
+            }
+            Err(cause) => {
+                self.note_redis(Some(cause.to_string()));
+                self.consume_again(&ended).await?;
+                self.take_abandoned().await
+            }
+        }
+    }
+
+    /// Removes tenures that ended without us: fenced off by another owner, or the channel died.
+    /// Returns the fences of those that only need a new channel.
+    async fn forget_ended(&mut self) -> Vec<Fence> {
+        let ended =
+            |owned: &Owned| owned.tenure.over.is_cancelled() || owned.forwarder.is_finished();
+        let partitions: Vec<u16> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| ended(owned))
+            .map(|(partition, _)| *partition)
+            .collect();
+        let mut again = Vec::new();
+        for partition in partitions {
+            if let Some(owned) = self.owned.get(&partition)
+                && !owned.tenure.over.is_cancelled()
+            {
+                again.push(owned.tenure.fence);
+            } else {
+                self.count("fenced");
+                info!(partition, "the partition has another owner");
+            }
+            self.end_tenure(partition).await;
+        }
+        again
+    }
+
+    async fn renew(&mut self) {
+        let partitions: Vec<u16> = self.owned.keys().copied().collect();
+        let Ok(renewals) = self.leases.renew(&partitions).await else {
+            return; // the next round sees whether Redis is away
+        };
+        for (partition, renewal) in std::iter::zip(partitions, renewals) {
+            if renewal == Renewal::Lost {
+                self.count("lost");
+                info!(partition, "the lease is another's; giving the partition up");
+                self.end_tenure(partition).await;
+            }
+        }
+    }
+
+    /// The even share is the partitions divided by the workers, rounded up.
+    async fn balance(&mut self, members: usize) -> Result<(), OwnershipError> {
+        let share = usize::from(self.config.partitions).div_ceil(members.max(1));
+        if self.owned.len() > share {
+            let surplus: Vec<u16> = self.owned.keys().skip(share).copied().collect();
+            self.release(&surplus).await;
+        }
+        for partition in 0..self.config.partitions {
+            if self.owned.len() >= share {
+                break;
+            }
+            if !self.owned.contains_key(&partition)
+                && matches!(self.leases.take(partition).await, Ok(true))
+            {
+                self.take(partition, "taken").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without Redis: takes partitions whose queue has had no consumer for some looks.
+    async fn take_abandoned(&mut self) -> Result<(), OwnershipError> {
+        for partition in 0..self.config.partitions {
+            if self.owned.contains_key(&partition) {
+                continue;
+            }
+            let depth = self.broker().await?.depth(&partition_queue(partition)).await?;
+            let looks = self.without_owner.entry(partition).or_default();
+            *looks = if depth.consumers == 0 { *looks + 1 } else { 0 };
+            if *looks >= LOOKS_WITHOUT_OWNER {
+                *looks = 0;
+                self.take(partition, "taken_without_redis").await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, partition: u16, how: &'static str) -> Result<(), OwnershipError> {
+        let worker = self.worker.clone();
+        let fence = partitions::take(self.database().await?, partition, &worker).await?;
+        self.begin_tenure(fence).await?;
+        self.count(how);
+        info!(partition, fence = fence.number(), how, "the partition is ours");
+        Ok(())
+    }
+
+    /// New channels for partitions that are still ours.
+    async fn consume_again(&mut self, fences: &[Fence]) -> Result<(), OwnershipError> {
+        for fence in fences {
+            self.begin_tenure(*fence).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_tenure(&mut self, fence: Fence) -> Result<(), OwnershipError> {
+        let queue = partition_queue(fence.partition());
+        let tag = format!("{}/{}", self.worker, fence.number());
+        let consumer = self.broker().await?.consume(&queue, &tag, PREFETCH).await?;
+        let tenure =
+            Arc::new(Tenure { fence, acker: consumer.acker(), over: CancellationToken::new() });
+        let forwarder = tokio::spawn(forward(consumer, tenure.clone(), self.arrivals.clone()));
+        self.owned.insert(fence.partition(), Owned { tenure, forwarder });
+        Ok(())
+    }
+
+    /// Gives partitions back: drains, closes, then lets others have the leases.
+    async fn release(&mut self, partitions: &[u16]) {
+        for partition in partitions {
+            if let Some(owned) = self.owned.get(partition) {
+                owned.tenure.over.cancel(); // all first, so that one wait drains all
+            }
+        }
+        for partition in partitions {
+            self.end_tenure(*partition).await;
+            let _ = self.leases.release(*partition).await; // otherwise it runs out by itself
+            self.count("released");
+            info!(partition, "the partition is given back");
+        }
+    }
+
+    /// Ends a tenure in order: nothing new is begun, what is under way ends, the channel closes.
+    async fn end_tenure(&mut self, partition: u16) {
+        let Some(owned) = self.owned.remove(&partition) else {
+            return;
+        };
+        owned.tenure.over.cancel();
+        drop(self.at_work.lock().await);
+        if let Ok(consumer) = owned.forwarder.await {
+            consumer.close().await;
+        }
+    }
+
+    async fn broker(&mut self) -> Result<&Connection, QueueError> {
+        match &mut self.broker {
+            Some(broker) if broker.is_open() => {}
+            gone => {
+                let opened = Connection::open(&self.config.amqp_url, "booking worker").await?;
+                opened.declare_topology(self.config.partitions).await?;
+                *gone = Some(opened);
+            }
+        }
+        self.broker.as_ref().ok_or(QueueError::Blocked) // not reached: it was just put there
+    }
+
+    async fn database(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        match &mut self.database {
+            Some(connection) => Ok(connection),
+            none => {
+                Ok(none.insert(store::connect(&self.config.database_url, Purpose::Decide).await?))
+            }
+        }
+    }
+
+    fn note_redis(&mut self, away: Option<String>) {
+        match (away, self.redis_is_away) {
+            (Some(cause), false) => {
+                self.count("redis_away");
+                warn!(server = "redis", cause, "no leases; keeping what is held");
+            }
+            (None, true) => info!(server = "redis", "leases again"),
+            (Some(_), true) => return,
+            (None, false) => return,
+        }
+        self.redis_is_away = !self.redis_is_away;
+    }
+
+    fn count(&self, reason: &'static str) {
+        self.metrics.lease_events.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// Hands deliveries to the worker until the tenure is over or the channel is gone.
+async fn forward(
+    mut consumer: Consumer,
+    tenure: Arc<Tenure>,
+    arrivals: mpsc::Sender<Arrival>,
+) -> Consumer {
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = tenure.over.cancelled() => return consumer,
+        };
+        let delivery = match delivery {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(cause)) => {
+                warn!(partition = tenure.fence.partition(), %cause, "the channel broke");
+                return consumer;
+            }
+            None => return consumer,
+        };
+        let arrival = Arrival { tenure: tenure.clone(), delivery };
+        tokio::select! {
+            sent = arrivals.send(arrival) => if sent.is_err() { return consumer },
+            () = tenure.over.cancelled() => return consumer,
+        }
+    }
+}
+
+/// How long a worker may be silent before others take its partitions.
+pub fn takeover_time(lease: Duration) -> Duration {
+    lease + lease / RENEWALS
+}

@@ -1,0 +1,302 @@
+//! The relay: outbox to broker, once a row is committed.
+//!
+//! In: rows of one outbox stream, oldest first. Out: confirmed messages, then the rows' deletion.
+//! Commands of one partition that wait together travel as one message; events go one by one.
+//! Many processes run a relay for each stream, one of them leads: it holds an advisory lock on
+//! the connection that it reads and deletes with, so a relay that lost the lock can do neither.
+//!
+//! If it dies between publishing and deleting, its successor publishes the same rows again, in
+//! the same order; whoever decides or subscribes knows them by their ids. Order holds because a
+//! partition (or a booking, among events) has one message under way at a time: the next is
+//! published when the one before is confirmed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::booking::Stream;
+use crate::failpoint;
+use crate::metrics::{self, Metrics, Reason};
+use crate::process::stopped_within;
+use crate::queue::{self, Connection, Message, Publisher, QueueError, Verdict};
+use crate::retry::Backoff;
+use crate::store::{self, Purpose, outbox};
+use crate::telemetry::{self, JOURNEY, TRACEPARENT};
+use crate::wake::Wake;
+
+/// Rows read in one step; more wait for the next.
+const MAX_ROWS: i64 = 1024;
+/// Commands of one message; more go into the partition's next one.
+const MAX_PACKED: usize = 64;
+/// Bytes of one message of several commands; more go into the partition's next one.
+const MAX_PACKED_BYTES: usize = 256 * 1024;
+/// A broker that has not confirmed by then is taken as lost. Below the time after which Postgres
+/// takes the lock from a silent relay (`store::RELAY_IDLE_LIMIT`, 5 s).
+const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+/// While there is work, steps begin so far apart: what arrives meanwhile travels together, which
+/// costs a command a few milliseconds and saves the broker most of its work.
+const PACE: Duration = Duration::from_millis(10);
+/// Without work and without hints, the outbox is looked at this often.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+/// A relay that does not lead looks this often whether it can.
+const STANDBY_POLL: Duration = Duration::from_millis(500);
+
+/// The relay of one stream.
+pub struct Relay {
+    pub stream: Stream,
+    pub database_url: String,
+    pub amqp_url: String,
+    pub partitions: u16,
+    pub wake: Arc<Wake>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What one step did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing waited.
+    Idle,
+    /// So many rows were confirmed and deleted.
+    Relayed(usize),
+    /// The broker refused some messages; their rows stay.
+    Refused,
+    /// The broker's answer to some messages is not known; a new channel is needed.
+    Unknown,
+}
+
+/// Why a relay must begin anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error("postgres: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("rabbitmq: {0}")]
+    Broker(#[from] QueueError),
+    #[error("rabbitmq did not confirm in time")]
+    Unconfirmed,
+}
+
+impl Relay {
+    /// Relays, or stands by, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut backoff = Backoff::server_away();
+        while !stop.is_cancelled() {
+            let led = self.lead(&mut backoff, &stop).await;
+            self.note_leading(false);
+            if let Err(cause) = led {
+                warn!(stream = self.stream.name(), %cause, "the relay begins anew");
+                stopped_within(&stop, backoff.next_wait()).await;
+            }
+        }
+    }
+
+    /// Reaches the broker, becomes the leader, and relays. A relay without a broker must not
+    /// lead: another process may well reach it.
+    async fn lead(
+        &self,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        let name = format!("booking relay {}", self.stream.name());
+        let broker = Connection::open(&self.amqp_url, &name).await?;
+        broker.declare_topology(self.partitions).await?;
+        let mut publisher = broker.publisher().await?;
+        let mut connection = store::connect(&self.database_url, Purpose::Relay).await?;
+        while !outbox::try_lock(&mut connection, self.stream).await? {
+            if stopped_within(stop, STANDBY_POLL).await {
+                return Ok(());
+            }
+            if !broker.is_open() {
+                return Err(RelayError::Unconfirmed);
+            }
+        }
+        info!(stream = self.stream.name(), "this process relays the stream");
+        self.note_leading(true);
+        let mut refusals = Backoff::server_away();
+        while !stop.is_cancelled() {
+            let begun = Instant::now();
+            match self.step(&mut connection, &mut publisher).await? {
+                Outcome::Idle => {
+                    tokio::select! {
+                        () = self.wake.outbox_appended_to(self.stream) => {}
+                        () = tokio::time::sleep(IDLE_POLL) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                Outcome::Relayed(_) => {
+                    backoff.reset();
+                    refusals.reset();
+                    tokio::time::sleep(PACE.saturating_sub(begun.elapsed())).await;
+                }
+                Outcome::Refused => {
+                    broker.declare_topology(self.partitions).await?; // perhaps a queue was deleted
+                    stopped_within(stop, refusals.next_wait()).await;
+                }
+                Outcome::Unknown => return Err(RelayError::Unconfirmed),
+            }
+        }
+        broker.close().await;
+        Ok(())
+    }
+
+    /// Relays the oldest rows once.
+    ///
+    /// # Errors
+    /// When Postgres is away, which it also is for a relay that was frozen and lost its lock.
+    pub async fn step(
+        &self,
+        connection: &mut PgConnection,
+        publisher: &mut Publisher,
+    ) -> Result<Outcome, RelayError> {
+        let parcels = match self.stream {
+            Stream::Commands => pack(outbox::waiting_commands(connection, MAX_ROWS).await?),
+            Stream::Events => address(outbox::waiting_events(connection, MAX_ROWS).await?),
+        };
+        if parcels.is_empty() {
+            return Ok(Outcome::Idle);
+        }
+        let (messages, rows): (Vec<Message>, Vec<Vec<i64>>) = parcels.into_iter().unzip();
+        let span = info_span!(
+            target: JOURNEY, "relay", otel.kind = "producer", messaging.system = "rabbitmq",
+            messaging.batch.message_count = messages.len(), stream = self.stream.name()
+        );
+        link_to_commands(&span, &messages);
+        let publishing = publisher.publish_all(&messages, CONFIRM_LIMIT).instrument(span);
+        let verdicts = publishing.await;
+        failpoint::reach(failpoint::RELAY_PUBLISHED);
+        let confirmed: Vec<i64> = std::iter::zip(&verdicts, rows)
+            .filter(|(verdict, _)| **verdict == Verdict::Confirmed)
+            .flat_map(|(_, rows)| rows)
+            .collect();
+        if !confirmed.is_empty() {
+            outbox::delete(connection, self.stream, &confirmed).await?;
+        }
+        self.count(&verdicts, confirmed.len());
+        Ok(if verdicts.contains(&Verdict::Unknown) {
+            Outcome::Unknown
+        } else if verdicts.iter().any(|verdict| *verdict != Verdict::Confirmed) {
+            Outcome::Refused
+        } else {
+            Outcome::Relayed(confirmed.len())
+        })
+    }
+
+    fn count(&self, verdicts: &[Verdict], rows: usize) {
+        let label = metrics::Stream { stream: self.stream.name() };
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.metrics.relayed.get_or_create(&label).inc_by(count(rows));
+        self.metrics.relay_messages.get_or_create(&label).inc_by(count(verdicts.len()));
+        for (verdict, reason) in [
+            (Verdict::Returned, "unroutable"),
+            (Verdict::Nacked, "refused"),
+            (Verdict::Unknown, "unknown"),
+        ] {
+            let times = verdicts.iter().filter(|seen| **seen == verdict).count();
+            if times > 0 {
+                self.metrics.relay_refusals.get_or_create(&Reason { reason }).inc_by(count(times));
+                warn!(
+                    stream = self.stream.name(),
+                    reason,
+                    messages = times,
+                    "not confirmed; they will be published again"
+                );
+            }
+        }
+        debug!(stream = self.stream.name(), rows, messages = verdicts.len(), "relayed");
+    }
+
+    fn note_leading(&self, leading: bool) {
+        self.wake.relayed_here(self.stream, leading);
+        let label = metrics::Stream { stream: self.stream.name() };
+        self.metrics.relay_leader.get_or_create(&label).set(i64::from(leading));
+    }
+}
+
+/// A message and the rows it carries.
+type Parcel = (Message, Vec<i64>);
+
+/// One message a partition, of its oldest commands.
+fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
+    struct Packing {
+        ids: Vec<i64>,
+        body: String,
+        traceparent: Option<String>,
+        full: bool,
+    }
+    let mut partitions: BTreeMap<i16, Packing> = BTreeMap::new();
+    for row in rows {
+        let packing = partitions.entry(row.partition).or_insert_with(|| Packing {
+            ids: Vec::new(),
+            body: String::from("["),
+            traceparent: None,
+            full: false,
+        });
+        let alone = packing.ids.is_empty();
+        let too_much = packing.ids.len() >= MAX_PACKED
+            || packing.body.len() + row.content.len() + 2 > MAX_PACKED_BYTES;
+        // Once one command did not fit, no later one may pass it.
+        packing.full |= too_much && !alone;
+        if packing.full {
+            continue;
+        }
+        if !alone {
+            packing.body.push(',');
+        }
+        packing.body.push_str(&row.content);
+        packing.ids.push(row.id);
+        packing.traceparent = packing.traceparent.take().or(row.traceparent);
+    }
+    let parcel = |(partition, mut packing): (i16, Packing)| {
+        packing.body.push(']');
+        let message = Message {
+            exchange: queue::COMMANDS_EXCHANGE,
+            routing_key: queue::partition_key(u16::try_from(partition).unwrap_or_default()),
+            message_id: format!("outbox-{}", packing.ids[0]),
+            kind: "booking.commands".to_owned(),
+            content_type: "application/json",
+            headers: trace_header(packing.traceparent),
+            body: packing.body.into_bytes(),
+            mandatory: true,
+        };
+        (message, packing.ids)
+    };
+    partitions.into_iter().map(parcel).collect()
+}
+
+/// One message an event, of each booking only its oldest event: the next waits for its confirm.
+fn address(rows: Vec<outbox::WaitingEvent>) -> Vec<Parcel> {
+    let mut subjects = HashSet::new();
+    let parcel = |row: outbox::WaitingEvent| {
+        let message = Message {
+            exchange: queue::EVENTS_EXCHANGE,
+            message_id: row.message_id.to_string(),
+            kind: row.routing_key.clone(),
+            routing_key: row.routing_key,
+            content_type: "application/cloudevents+json",
+            headers: trace_header(row.traceparent),
+            body: row.body.into_bytes(),
+            mandatory: false,
+        };
+        (message, vec![row.id])
+    };
+    let oldest = rows.into_iter().filter(|row| subjects.insert(row.subject));
+    oldest.map(parcel).collect()
+}
+
+fn trace_header(traceparent: Option<String>) -> Vec<(String, String)> {
+    traceparent.map(|value| (TRACEPARENT.to_owned(), value)).into_iter().collect()
+}
+
+/// A relayed batch has many parents: the span links to each instead.
+fn link_to_commands(span: &tracing::Span, messages: &[Message]) {
+    if span.is_disabled() {
+        return;
+    }
+    for message in messages {
+        let traceparent = message.headers.iter().find(|(name, _)| name == TRACEPARENT);
+        telemetry::link(span, traceparent.map(|(_, value)| value.as_str()));
+    }
+}

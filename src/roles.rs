@@ -1,0 +1,231 @@
+//! Which stages a role runs, and the order in which they end.
+//!
+//! The front door closes first, so that nothing new comes in; then acceptance ends, when the
+//! last request is answered; ownership gives the partitions back and the worker ends with it;
+//! the relays end last, because they carry what the others have just committed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::booking::Stream;
+use crate::config::Config;
+use crate::http::waiters::Waiters;
+use crate::http::{self, Gateway, ops, serve};
+use crate::metrics::Metrics;
+use crate::ownership::Ownership;
+use crate::process::supervise;
+use crate::relay::Relay;
+use crate::vitals::{self, Vitals};
+use crate::wake::{self, Wake};
+use crate::worker::Worker;
+use crate::{accept, lease, store};
+
+/// Messages that wait between the queues and the worker; more wait in the channels.
+const MAX_ARRIVALS: usize = 256;
+
+/// Which stages a process runs; all run the relays, of which one leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The HTTP API.
+    Gateway,
+    /// Decisions.
+    Worker,
+    /// Both.
+    Serve,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Worker => "worker",
+            Self::Serve => "serve",
+        }
+    }
+}
+
+/// A running role.
+pub struct Running {
+    /// Where its HTTP listens: the API, or a worker's health and metrics.
+    pub address: SocketAddr,
+    stages: JoinSet<()>,
+    /// Ends the relays and the vitals, after all else has ended.
+    last: CancellationToken,
+    background: JoinSet<()>,
+}
+
+impl Running {
+    /// Returns when the stop has been asked for and all stages have ended.
+    pub async fn ended(mut self) {
+        while let Some(stage) = self.stages.join_next().await {
+            if let Err(panic) = stage {
+                // A stage that holds deliveries or answers cannot be begun again half way. To
+                // end here is as safe as kill -9; the supervisor starts a fresh process.
+                error!(cause = %panic, "a stage died; ending the process");
+                std::process::exit(1);
+            }
+        }
+        self.last.cancel();
+        while self.background.join_next().await.is_some() {}
+        info!("stopped");
+    }
+}
+
+/// Starts the stages of `role`; they end in their order after `stop`.
+///
+/// # Errors
+/// When the port is taken, or the database is away or does not fit this binary.
+pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
+    store::check(&config.database_url, config.partitions).await.context("checking the database")?;
+    let address = if role == Role::Worker { config.ops } else { config.http };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("listening on {address}; set another PORT (OPS_PORT for a worker)")
+    })?;
+    let address = listener.local_addr()?;
+    let mut running = Running {
+        address,
+        stages: JoinSet::new(),
+        last: CancellationToken::new(),
+        background: JoinSet::new(),
+    };
+    let shared = Shared::start(&config, &mut running)?;
+    if role != Role::Gateway {
+        start_worker(&shared, &config, &mut running, &stop)?;
+    }
+    let routes = match role {
+        Role::Worker => ops::routes(ops::Ops {
+            vitals: shared.vitals.clone(),
+            metrics: shared.metrics.clone(),
+            needs_broker: true,
+        }),
+        _ => http::routes(start_gateway(&shared, &config, &mut running, &stop)),
+    };
+    running.stages.spawn(serve::serve(listener, routes, shared.vitals, stop));
+    info!(role = role.name(), %address, "started");
+    Ok(running)
+}
+
+/// What the stages of a process share.
+struct Shared {
+    reads: PgPool,
+    wake: Arc<Wake>,
+    vitals: Arc<Vitals>,
+    metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Starts what serves the other stages and ends after them: relays, hints and vitals.
+    fn start(config: &Config, running: &mut Running) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let (wake, outbound) = Wake::new(metrics.clone());
+        let shared = Self {
+            reads: store::read_pool(&config.database_url)?,
+            wake,
+            vitals: Arc::new(Vitals::default()),
+            metrics,
+        };
+        let last = &running.last;
+        let carrier = wake::Carrier::new(&config.redis_url, &config.redis_prefix)?;
+        running.background.spawn(wake::run(shared.wake.clone(), outbound, carrier, last.clone()));
+        shared.start_relays(config, running);
+        let views = vitals::Views {
+            reads: shared.reads.clone(),
+            amqp_url: config.amqp_url.clone(),
+            partitions: config.partitions,
+            redis: lease::link(&config.redis_url)?,
+        };
+        let (vitals, metrics, last) =
+            (shared.vitals.clone(), shared.metrics.clone(), running.last.clone());
+        running.background.spawn(supervise("vitals", last.clone(), move || {
+            vitals::run(vitals.clone(), views.clone(), metrics.clone(), last.clone())
+        }));
+        Ok(shared)
+    }
+
+    fn start_relays(&self, config: &Config, running: &mut Running) {
+        for stream in Stream::ALL {
+            let relay = Arc::new(Relay {
+                stream,
+                database_url: config.database_url.clone(),
+                amqp_url: config.amqp_url.clone(),
+                partitions: config.partitions,
+                wake: self.wake.clone(),
+                metrics: self.metrics.clone(),
+            });
+            let last = running.last.clone();
+            running
+                .background
+                .spawn(supervise("relay", last.clone(), move || relay.clone().run(last.clone())));
+        }
+    }
+}
+
+fn start_gateway(
+    shared: &Shared,
+    config: &Config,
+    running: &mut Running,
+    stop: &CancellationToken,
+) -> Arc<Gateway> {
+    let (acceptor, lane) = accept::lane(
+        &config.database_url,
+        shared.reads.clone(),
+        shared.wake.clone(),
+        shared.metrics.clone(),
+    );
+    // Ends when the last handle on it is gone: after the last request.
+    running.stages.spawn(lane.run());
+    let waiters = Arc::new(Waiters::default());
+    let (answered, reads, wake, last) =
+        (waiters.clone(), shared.reads.clone(), shared.wake.clone(), running.last.clone());
+    running.background.spawn(supervise("waiters", last.clone(), move || {
+        http::waiters::run(answered.clone(), reads.clone(), wake.clone(), last.clone())
+    }));
+    Arc::new(Gateway {
+        acceptor,
+        waiters,
+        reads: shared.reads.clone(),
+        vitals: shared.vitals.clone(),
+        metrics: shared.metrics.clone(),
+        partitions: config.partitions,
+        outbox_max_age: config.outbox_max_age,
+        stop: stop.clone(),
+    })
+}
+
+fn start_worker(
+    shared: &Shared,
+    config: &Config,
+    running: &mut Running,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let id = Uuid::now_v7().to_string();
+    let at_work = Arc::new(Mutex::new(()));
+    let (sender, arrivals) = mpsc::channel(MAX_ARRIVALS);
+    let ownership = Ownership::new(
+        id.clone(),
+        config.clone(),
+        sender,
+        at_work.clone(),
+        shared.metrics.clone(),
+    )?;
+    let worker = Worker::new(
+        arrivals,
+        at_work,
+        config.database_url.clone(),
+        shared.wake.clone(),
+        shared.metrics.clone(),
+    );
+    running.stages.spawn(ownership.run(stop.clone()));
+    running.stages.spawn(worker.run(stop.clone()));
+    info!(worker = id, "the worker joins");
+    Ok(())
+}

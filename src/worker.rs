@@ -1,0 +1,430 @@
+//! The worker: from arrived commands to one commit that holds all that follows from them.
+//!
+//! In: arrivals from the partitions that [`crate::ownership`] holds. Out: one commit a batch with
+//! outcomes, bookings, allocations, audit and events; then the acknowledgement, and hints to
+//! whoever waits. A batch is whatever has arrived, so it grows with the load.
+//!
+//! If it dies before the commit, nothing happened and the queue delivers again; after it, the
+//! redelivered commands are found decided and only acknowledged. If Postgres is away the
+//! deliveries are held and tried again. A command that fails for its own sake is tried alone,
+//! and parked when it keeps failing, so that it stops nothing but itself.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info_span, warn};
+use uuid::Uuid;
+
+use crate::booking::Stream;
+use crate::booking::command::{Command, CommandStatus};
+use crate::booking::decide::{Decision, decide};
+use crate::booking::problem::{Code, Problem};
+use crate::failpoint;
+use crate::metrics::{Metrics, Reason, State};
+use crate::ownership::{Arrival, AtWork, Tenure};
+use crate::process::stopped_within;
+use crate::retry::Backoff;
+use crate::store::commands::{self, DeadLetter};
+use crate::store::decisions::{self, Decided, Verdict};
+use crate::store::partitions::{self, Fence};
+use crate::store::{self, Failure, Purpose, bookings};
+use crate::telemetry::{self, JOURNEY};
+use crate::wake::Wake;
+
+/// Commands of one commit; a batch takes no further message once it has as many.
+const MAX_BATCH: usize = 256;
+/// Messages taken from the channel at once.
+const MAX_MESSAGES: usize = 256;
+/// A batch whose rows keep changing under it is split after so many tries.
+const MAX_STALE_TRIES: u32 = 4;
+/// A command that has failed for its own sake so often is parked.
+const MAX_ATTEMPTS: i16 = 3;
+/// A database that has not answered by then is taken as away, the outcome as unknown.
+const DATABASE_LIMIT: Duration = Duration::from_secs(12);
+
+/// Decides what arrives.
+pub struct Worker {
+    arrivals: mpsc::Receiver<Arrival>,
+    waiting: VecDeque<Arrival>,
+    at_work: AtWork,
+    database_url: String,
+    database: Option<PgConnection>,
+    wake: Arc<Wake>,
+    metrics: Arc<Metrics>,
+}
+
+/// What became of one try to decide and commit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Committed,
+    /// One of the partitions has another owner.
+    Fenced,
+    /// Something changed between reading and writing, or was decided before.
+    Stale,
+    /// The database is away; the commit may have happened.
+    Away,
+    /// A command of the batch cannot be decided or written as it is.
+    Refused(String),
+}
+
+/// A command and the tenure that it arrived under.
+struct Item {
+    tenure: Arc<Tenure>,
+    command: Command,
+}
+
+impl Worker {
+    pub fn new(
+        arrivals: mpsc::Receiver<Arrival>,
+        at_work: AtWork,
+        database_url: String,
+        wake: Arc<Wake>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            arrivals,
+            waiting: VecDeque::new(),
+            at_work,
+            database_url,
+            database: None,
+            wake,
+            metrics,
+        }
+    }
+
+    /// Decides until ownership has ended and closed the channel. `stop` ends only the waits for
+    /// a server that is away.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut taken = Vec::with_capacity(MAX_MESSAGES);
+        loop {
+            if self.waiting.is_empty() {
+                if self.arrivals.recv_many(&mut taken, MAX_MESSAGES).await == 0 {
+                    return;
+                }
+            } else {
+                while taken.len() < MAX_MESSAGES
+                    && let Ok(arrival) = self.arrivals.try_recv()
+                {
+                    taken.push(arrival);
+                }
+            }
+            self.waiting.extend(taken.drain(..));
+            let at_work = self.at_work.clone();
+            let _at_work = at_work.lock().await;
+            self.work(&stop).await;
+        }
+    }
+
+    /// One batch, from what waits to its acknowledgement.
+    async fn work(&mut self, stop: &CancellationToken) {
+        let mut acknowledge: BTreeMap<u16, (Arc<Tenure>, u64)> = BTreeMap::new();
+        let mut items: Vec<Item> = Vec::new();
+        while items.len() < MAX_BATCH
+            && let Some(Arrival { tenure, delivery }) = self.waiting.pop_front()
+        {
+            if tenure.over.is_cancelled() {
+                continue; // goes back to the queue when its channel closes
+            }
+            match serde_json::from_slice::<Vec<Command>>(&delivery.body) {
+                Ok(commands) => {
+                    let item = |command| Item { tenure: tenure.clone(), command };
+                    items.extend(commands.into_iter().map(item));
+                    acknowledge.insert(tenure.fence.partition(), (tenure, delivery.tag));
+                }
+                Err(cause) => self.park_message(&tenure, delivery.tag, &cause.to_string()).await,
+            }
+        }
+        drop_repeated(&mut items);
+        if !self.settle(items, stop).await {
+            return; // unacknowledged: delivered again, to us or to the next owner
+        }
+        for (tenure, tag) in acknowledge.into_values() {
+            if tenure.over.is_cancelled() {
+                continue;
+            }
+            if let Err(cause) = tenure.acker.ack_through(tag).await {
+                // The messages come again and are found decided.
+                warn!(partition = tenure.fence.partition(), %cause, "could not acknowledge");
+            }
+        }
+    }
+
+    /// Brings every command to its final state; false when that has to wait for another process
+    /// or another time. Commands of lost partitions are left to their new owners.
+    async fn settle(&mut self, mut items: Vec<Item>, stop: &CancellationToken) -> bool {
+        let (mut away, mut stale) = (Backoff::server_away(), Backoff::stale_rows());
+        let mut stale_tries = 0;
+        loop {
+            items.retain(|item| !item.tenure.over.is_cancelled());
+            if items.is_empty() {
+                return true;
+            }
+            match self.step(&items).await {
+                Outcome::Committed => return true,
+                Outcome::Fenced => self.give_up_lost(&items).await,
+                Outcome::Stale if stale_tries < MAX_STALE_TRIES => {
+                    stale_tries += 1;
+                    self.count_retry("stale");
+                    self.drop_decided(&mut items).await;
+                    stopped_within(stop, stale.next_wait()).await;
+                }
+                Outcome::Away => {
+                    self.count_retry("away");
+                    self.database = None;
+                    if stopped_within(stop, away.next_wait()).await {
+                        return false;
+                    }
+                }
+                Outcome::Stale => return self.alone(items, "its rows keep changing", stop).await,
+                Outcome::Refused(cause) => return self.alone(items, &cause, stop).await,
+            }
+        }
+    }
+
+    /// Tries the commands one by one, so that only the one at fault suffers; alone, it is parked
+    /// when it keeps failing.
+    async fn alone(&mut self, mut items: Vec<Item>, cause: &str, stop: &CancellationToken) -> bool {
+        if items.len() > 1 {
+            self.count_retry("one_by_one");
+            for item in items {
+                if !Box::pin(self.settle(vec![item], stop)).await {
+                    return false;
+                }
+            }
+            return true;
+        }
+        let Some(item) = items.pop() else { return true };
+        let id = item.command.command_id;
+        let attempts = match self.database().await {
+            Ok(connection) => commands::count_attempt(connection, id).await,
+            Err(error) => Err(error),
+        };
+        match attempts {
+            Ok(attempts) if attempts >= MAX_ATTEMPTS => self.park(&item, cause, stop).await,
+            Err(sqlx::Error::RowNotFound) => {
+                // No such undecided command: a message about one that was decided, or never was.
+                self.metrics.duplicates.inc();
+                true
+            }
+            Ok(attempts) => {
+                warn!(command_id = %id, attempts, cause, "a command failed for its own sake; trying again");
+                Box::pin(self.settle(vec![item], stop)).await
+            }
+            Err(_) => {
+                self.database = None;
+                stopped_within(stop, Backoff::server_away().next_wait()).await;
+                Box::pin(self.settle(vec![item], stop)).await
+            }
+        }
+    }
+
+    /// Decides the commands against the database as it is and commits, once.
+    async fn step(&mut self, items: &[Item]) -> Outcome {
+        let span = info_span!(
+            target: JOURNEY, "decide", otel.kind = "consumer", messaging.system = "rabbitmq",
+            messaging.batch.message_count = items.len()
+        );
+        if !span.is_disabled() {
+            items
+                .iter()
+                .for_each(|item| telemetry::link(&span, item.command.traceparent.as_deref()));
+        }
+        let tried =
+            tokio::time::timeout(DATABASE_LIMIT, self.try_step(items).instrument(span)).await;
+        let error = match tried {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(error)) => error,
+            Err(_) => sqlx::Error::PoolTimedOut,
+        };
+        match Failure::of(&error) {
+            Failure::Fenced => Outcome::Fenced,
+            Failure::Stale => Outcome::Stale,
+            Failure::Content => Outcome::Refused(error.to_string()),
+            Failure::Away => {
+                warn!(server = "postgres", cause = %error, commands = items.len(), "could not decide; holding the commands");
+                Outcome::Away
+            }
+        }
+    }
+
+    async fn try_step(&mut self, items: &[Item]) -> Result<Outcome, sqlx::Error> {
+        let connection = self.database().await?;
+        let asked = items.iter().map(|item| &item.command);
+        let snapshot = bookings::load(connection, asked).await?;
+        let now = snapshot.now;
+        // A rule that panics is a defect of ours; it must cost one command, not the worker.
+        let judged = catch_unwind(AssertUnwindSafe(|| judge(items, snapshot)));
+        let Ok(decided) = judged else {
+            return Ok(Outcome::Refused("the rules panicked".to_owned()));
+        };
+        failpoint::reach(failpoint::WORKER_DECIDED);
+        decisions::commit(connection, &fences(items), &decided, now).await?;
+        failpoint::reach(failpoint::WORKER_COMMITTED);
+        self.note(&decided, now);
+        Ok(Outcome::Committed)
+    }
+
+    /// Counts, and wakes those who wait.
+    fn note(&self, decided: &[Decided<'_>], now: DateTime<Utc>) {
+        self.metrics.decide_batch.observe(decided.len() as f64);
+        for Decided { command, verdict } in decided {
+            let state = match verdict {
+                Verdict::Decided(Decision::Rejected(_)) => CommandStatus::Rejected,
+                Verdict::Decided(_) => CommandStatus::Succeeded,
+                Verdict::Failed(_) => CommandStatus::Failed,
+            };
+            self.metrics.decided.get_or_create(&State { state: state.as_str() }).inc();
+            let waited = (now - command.accepted_at).to_std().unwrap_or_default();
+            self.metrics.decision_seconds.observe(waited.as_secs_f64());
+        }
+        self.wake.outbox_appended(Stream::Events);
+        self.wake.decided(decided.iter().map(|d| d.command.command_id).collect());
+    }
+
+    /// Ends the tenures whose fence is not the newest any more.
+    async fn give_up_lost(&mut self, items: &[Item]) {
+        self.metrics.fence_refusals.inc();
+        let fences = fences(items);
+        let held = match self.database().await {
+            Ok(connection) => partitions::still_held(connection, &fences).await,
+            Err(error) => Err(error),
+        };
+        let Ok(held) = held else {
+            self.database = None; // the next try meets the fence again
+            return;
+        };
+        for item in items {
+            let fence = item.tenure.fence;
+            if !held.contains(&fence) && !item.tenure.over.is_cancelled() {
+                let partition = fence.partition();
+                warn!(
+                    partition,
+                    fence = fence.number(),
+                    "a commit was refused by the fence: the partition has a new owner"
+                );
+                item.tenure.over.cancel();
+            }
+        }
+    }
+
+    /// Leaves only commands without a final state. When that cannot be read, all stay.
+    async fn drop_decided(&mut self, items: &mut Vec<Item>) {
+        let ids: Vec<Uuid> = items.iter().map(|item| item.command.command_id).collect();
+        let undecided = match self.database().await {
+            Ok(connection) => commands::undecided(connection, &ids).await,
+            Err(error) => Err(error),
+        };
+        if let Ok(undecided) = undecided {
+            let undecided: HashSet<Uuid> = undecided.into_iter().collect();
+            let before = items.len();
+            items.retain(|item| undecided.contains(&item.command.command_id));
+            let dropped = u64::try_from(before - items.len()).unwrap_or_default();
+            self.metrics.duplicates.inc_by(dropped);
+        }
+    }
+
+    /// Ends a command that cannot be processed: a final state, an event, and a dead letter.
+    async fn park(&mut self, item: &Item, cause: &str, stop: &CancellationToken) -> bool {
+        let command = &item.command;
+        error!(command_id = %command.command_id, cause, "a command is given up; see dead_letters");
+        let detail = "The command could not be processed and was set aside; nothing was changed.";
+        let mut away = Backoff::server_away();
+        loop {
+            let failed = Decided {
+                command,
+                verdict: Verdict::Failed(Problem::new(Code::InternalError, detail)),
+            };
+            match self.try_park(&[item.tenure.fence], &failed, cause).await {
+                Ok(()) => {
+                    self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
+                    return true;
+                }
+                Err(error) if Failure::of(&error) == Failure::Away => {
+                    self.database = None;
+                    if stopped_within(stop, away.next_wait()).await {
+                        return false;
+                    }
+                }
+                // Decided meanwhile, or another's partition now: not ours to end.
+                Err(_) => return true,
+            }
+        }
+    }
+
+    async fn try_park(
+        &mut self,
+        fences: &[Fence],
+        failed: &Decided<'_>,
+        cause: &str,
+    ) -> Result<(), sqlx::Error> {
+        let connection = self.database().await?;
+        let now = Utc::now();
+        let body = serde_json::to_string(failed.command).unwrap_or_default();
+        let letter = DeadLetter {
+            id: Uuid::now_v7(),
+            command_id: Some(failed.command.command_id),
+            source: "worker",
+            reason: cause,
+            body: &body,
+        };
+        decisions::commit(connection, fences, std::slice::from_ref(failed), now).await?;
+        commands::keep_dead_letter(connection, &letter).await?;
+        self.note(std::slice::from_ref(failed), now);
+        Ok(())
+    }
+
+    /// Sets a message aside that is not a list of commands: it stops nothing.
+    async fn park_message(&self, tenure: &Tenure, tag: u64, cause: &str) {
+        let partition = tenure.fence.partition();
+        error!(partition, cause, "a message is not a list of commands; it goes to booking.dead");
+        self.metrics.parked.get_or_create(&Reason { reason: "malformed" }).inc();
+        if let Err(cause) = tenure.acker.park(tag).await {
+            warn!(partition, %cause, "could not park; the message comes again");
+        }
+    }
+
+    async fn database(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        match &mut self.database {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(store::connect(&self.database_url, Purpose::Decide).await?)),
+        }
+    }
+
+    fn count_retry(&self, reason: &'static str) {
+        self.metrics.decide_retries.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// Judges the commands in their order, each against what the ones before it have left.
+fn judge<'a>(items: &'a [Item], snapshot: bookings::Snapshot) -> Vec<Decided<'a>> {
+    let bookings::Snapshot { mut calendars, now } = snapshot;
+    let decide_one = |item: &'a Item| {
+        let command = &item.command;
+        let calendar = calendars.entry(command.calendar_id).or_default();
+        let decision = decide(calendar, command, now);
+        if let Decision::Changed(effect) = &decision {
+            calendar.apply(effect);
+        }
+        Decided { command, verdict: Verdict::Decided(decision) }
+    };
+    items.iter().map(decide_one).collect()
+}
+
+/// The fences of all partitions in the batch.
+fn fences(items: &[Item]) -> Vec<Fence> {
+    let by_partition: BTreeMap<u16, Fence> =
+        items.iter().map(|item| (item.tenure.fence.partition(), item.tenure.fence)).collect();
+    by_partition.into_values().collect()
+}
+
+/// A relay that died between publishing and deleting has published again.
+fn drop_repeated(items: &mut Vec<Item>) {
+    let mut seen = HashSet::new();
+    items.retain(|item| seen.insert(item.command.command_id));
+}
