@@ -1,0 +1,16 @@
+export BOOKING_DATA_DIR ?= .booking
+
+help:
+	@echo 'make run    start booking with its own PostgreSQL, RabbitMQ and Redis (data in $(BOOKING_DATA_DIR))'
+	@echo 'make test   run all tests against servers of their own'
+
+run: servers
+	cargo run --release --quiet -- dev
+
+test: servers
+	cargo test
+
+servers:
+	@deploy/install-servers
+
+.PHONY: help run test servers

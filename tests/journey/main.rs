@@ -1,0 +1,11 @@
+//! The journey of commands through real processes and real servers.
+//!
+//! One binary, so that its PostgreSQL, RabbitMQ and Redis are started once. Each test has a
+//! [`stage::Stage`] of its own: a database, a virtual host, a Redis prefix, and the processes it
+//! starts. The servers end with this process, however it ends (`booking::dev`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod stage;
+
+mod main_road;

@@ -1,0 +1,425 @@
+//! Where a test plays: servers, processes and users, with the verbs of the domain.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use booking::dev::{self, Servers};
+use booking::{store, verify};
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::header::{HeaderMap, LOCATION};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+/// What a condition may take before the test fails. Generous: the machines are shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Virtual hosts of the shared RabbitMQ; each stage takes one.
+const VHOSTS: u16 = 80;
+
+/// The addresses of the servers that all tests of this process share.
+struct Shared {
+    postgres: String,
+    rabbitmq: String,
+    redis: String,
+}
+
+/// Starts the servers when the first test asks for them. A thread of their own keeps them.
+fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let servers = start_servers("shared", true, true, true).await;
+                let shared = Shared {
+                    postgres: servers.postgres.as_ref().unwrap().url(""),
+                    rabbitmq: servers.rabbitmq.as_ref().unwrap().url(""),
+                    redis: servers.redis.as_ref().unwrap().url(),
+                };
+                sender.send(shared).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().expect("the shared servers start")
+    })
+}
+
+/// Starts servers for one test alone, which may stop them.
+pub async fn start_servers(name: &str, postgres: bool, rabbitmq: bool, redis: bool) -> Servers {
+    let dir = scratch().join(name);
+    let settings = dev::Settings { dir, postgres, rabbitmq, redis, vhosts: VHOSTS };
+    Servers::start(&settings).await.unwrap()
+}
+
+/// This run's folder for data and logs. Folders of runs that are over are removed.
+fn scratch() -> &'static Path {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for old in std::fs::read_dir(root).unwrap().flatten() {
+            let name = old.file_name().into_string().unwrap_or_default();
+            let over = |pid: &str| !Path::new("/proc").join(pid).exists();
+            if name.strip_prefix("journey-").is_some_and(over) {
+                let _ = std::fs::remove_dir_all(old.path());
+            }
+        }
+        let dir = root.join(format!("journey-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    })
+}
+
+/// A system of its own within the shared servers.
+pub struct Stage {
+    pub name: String,
+    pub database_url: String,
+    pub amqp_url: String,
+    pub redis_url: String,
+    pub redis_prefix: String,
+    pub partitions: u16,
+}
+
+impl Stage {
+    /// A migrated, empty system with 4 partitions.
+    pub async fn new(name: &str) -> Self {
+        Self::with_partitions(name, 4).await
+    }
+
+    pub async fn with_partitions(name: &str, partitions: u16) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(number <= VHOSTS, "VHOSTS is too small for so many tests");
+        let shared = tokio::task::spawn_blocking(shared).await.unwrap();
+        let database = format!("t{number}");
+        let mut postgres =
+            PgConnection::connect(&format!("{}postgres", shared.postgres)).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("create database {database}"));
+        sqlx::raw_sql(create).execute(&mut postgres).await.unwrap();
+        let stage = Self {
+            name: name.to_owned(),
+            database_url: format!("{}{database}", shared.postgres),
+            amqp_url: format!("{}t{number}", shared.rabbitmq),
+            redis_url: shared.redis.clone(),
+            redis_prefix: format!("t{number}"),
+            partitions,
+        };
+        store::migrate(&stage.database_url, partitions).await.unwrap();
+        stage
+    }
+
+    /// Starts a process of this stage; `settings` are further environment variables.
+    pub async fn start(&self, role: &str, settings: &[(&str, &str)]) -> Process {
+        static NEXT: AtomicU16 = AtomicU16::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = scratch().join(format!("{}-{role}-{number}.log", self.name));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_booking"));
+        command
+            .arg(role)
+            .env("DATABASE_URL", &self.database_url)
+            .env("AMQP_URL", &self.amqp_url)
+            .env("REDIS_URL", &self.redis_url)
+            .env("REDIS_PREFIX", &self.redis_prefix)
+            .env("PARTITIONS", self.partitions.to_string())
+            .env("PORT", "0")
+            .env("OPS_PORT", "0")
+            .env("LEASE_SECONDS", "2")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        let mut process = Process { child, log, address: String::new() };
+        process.address = process.logged("started", "address").await;
+        process
+    }
+
+    /// Starts a gateway whose servers answer.
+    pub async fn gateway(&self) -> Process {
+        let gateway = self.start("gateway", &[]).await;
+        gateway.is_ready().await;
+        gateway
+    }
+
+    /// Starts a worker whose servers answer.
+    pub async fn worker(&self) -> Process {
+        let worker = self.start("worker", &[]).await;
+        worker.is_ready().await;
+        worker
+    }
+
+    pub async fn database(&self) -> PgConnection {
+        PgConnection::connect(&self.database_url).await.unwrap()
+    }
+
+    /// The number that a query gives.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&mut self.database().await).await.unwrap()
+    }
+
+    /// Waits until every accepted command has a final state.
+    pub async fn everything_is_decided(&self) {
+        let undecided = "select count(*) from commands where status = 'accepted'";
+        until("everything is decided", async || self.number(undecided).await == 0).await;
+    }
+
+    /// Waits until the outbox is empty too.
+    pub async fn everything_is_relayed(&self) {
+        until("the outbox is empty", async || {
+            self.number("select count(*) from outbox").await == 0
+        })
+        .await;
+    }
+
+    /// Fails with the report unless all promises hold.
+    pub async fn all_promises_hold(&self) {
+        self.everything_is_decided().await;
+        let report = verify::run(&self.database_url, Some(&self.amqp_url), self.partitions, 60)
+            .await
+            .unwrap();
+        assert!(report.holds, "{}", report.text);
+    }
+}
+
+/// A process of the system.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    /// Where it serves HTTP.
+    pub address: String,
+}
+
+impl Process {
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Waits for a log line with this message and returns one of its fields.
+    pub async fn logged(&mut self, message: &str, field: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let found = self.log_lines().into_iter().find(|line| line["message"] == message);
+            if let Some(line) = found {
+                return line[field].as_str().map_or_else(|| line[field].to_string(), str::to_owned);
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the process ended with {ended:?}:\n{}", self.log_text());
+            assert!(begun.elapsed() < PATIENCE, "no line {message:?} in:\n{}", self.log_text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn log_lines(&self) -> Vec<Value> {
+        let text = self.log_text();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits until `/health/ready` answers 200.
+    pub async fn is_ready(&self) {
+        let ready = self.url("/health/ready");
+        until("the process is ready", async || {
+            reqwest::get(&ready).await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+
+    /// The sum of a metric's samples, over all labels; 0 when there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap();
+        let samples = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let sample = sample.split('{').next()?;
+            (sample == name).then(|| value.parse::<f64>().unwrap())
+        });
+        samples.sum()
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGSTOP: it stands still and keeps its connections.
+    pub async fn freeze(&self) {
+        self.signal("-STOP").await;
+    }
+
+    /// SIGCONT.
+    pub async fn thaw(&self) {
+        self.signal("-CONT").await;
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM").await;
+        self.ended().await
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.expect("the process ends").unwrap()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("the process runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+}
+
+/// Waits for a condition, and fails after [`PATIENCE`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "gave up waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A time that many minutes after a fixed morning in the future.
+pub fn at(minutes: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH
+        + TimeDelta::days(23_000)
+        + TimeDelta::hours(9)
+        + TimeDelta::minutes(minutes)
+}
+
+/// Someone with a calendar, at a gateway.
+#[derive(Clone)]
+pub struct User {
+    pub id: Uuid,
+    base: String,
+    client: reqwest::Client,
+    wait: Option<u32>,
+}
+
+impl User {
+    pub fn new(gateway: &Process) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            base: gateway.url(""),
+            client: reqwest::Client::new(),
+            wait: None,
+        }
+    }
+
+    /// The same user, asking another gateway.
+    pub fn at(&self, gateway: &Process) -> Self {
+        Self { base: gateway.url(""), ..self.clone() }
+    }
+
+    /// The same user, who waits for decisions.
+    pub fn who_waits(&self) -> Self {
+        Self { wait: Some(30), ..self.clone() }
+    }
+
+    /// The body of a booking from one minute of [`at`] to another.
+    pub fn slot(&self, start: i64, end: i64) -> Value {
+        json!({ "userId": self.id, "startTime": at(start), "endTime": at(end) })
+    }
+
+    /// Books with a key of its own.
+    pub async fn books(&self, start: i64, end: i64) -> Answer {
+        self.books_with_key(&Uuid::now_v7().to_string(), self.slot(start, end)).await
+    }
+
+    pub async fn books_with_key(&self, key: &str, body: Value) -> Answer {
+        self.post("/api/bookings", &[("Idempotency-Key", key)], body).await
+    }
+
+    pub async fn cancels(&self, booking: &str) -> Answer {
+        self.post(&format!("/api/bookings/{booking}/cancel"), &[], json!({})).await
+    }
+
+    pub async fn reschedules(&self, booking: &str, start: i64, end: i64) -> Answer {
+        let body = json!({ "startTime": at(start), "endTime": at(end) });
+        self.post(&format!("/api/bookings/{booking}/reschedule"), &[], body).await
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+        let mut request = self.client.post(format!("{}{path}", self.base)).json(&body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.client.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Polls the command of an answer until it has a final state.
+    pub async fn polls(&self, answer: &Answer) -> Answer {
+        let path = format!("/api/commands/{}", answer.text("commandId"));
+        let mut last = self.get(&path).await;
+        until("the command is decided", async || {
+            last = self.get(&path).await;
+            last.text("status") != "accepted"
+        })
+        .await;
+        last
+    }
+
+    async fn send(&self, mut request: reqwest::RequestBuilder) -> Answer {
+        request = request.header("X-User-ID", self.id.to_string());
+        if let Some(seconds) = self.wait {
+            request = request.header("Prefer", format!("wait={seconds}"));
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Self { status, headers, body }
+    }
+
+    /// A field of the body; empty when it is not a text.
+    pub fn text(&self, field: &str) -> &str {
+        self.body[field].as_str().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn location(&self) -> &str {
+        self.header(LOCATION.as_str())
+    }
+
+    /// The problem's code, of a refusal or of a decided command.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().or(self.body["error"]["code"].as_str()).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self
+    }
+}
