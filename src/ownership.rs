@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::sync::{Mutex, mpsc};
@@ -129,9 +128,10 @@ impl Ownership {
                 break;
             }
         }
+        // First, so that the others' shares have grown when the leases come free.
+        let _ = self.leases.leave().await; // otherwise the membership runs out by itself
         let all: Vec<u16> = self.owned.keys().copied().collect();
         self.release(&all).await;
-        let _ = self.leases.leave().await; // otherwise the membership runs out by itself
         if let Some(broker) = self.broker.take() {
             broker.close().await;
         }
@@ -150,7 +150,7 @@ impl Ownership {
                 self.note_redis(None);
                 self.renew().await;
                 self.consume_again(&ended).await?;
-                self.balance(members.len()).await
+                self.balance(members).await
             }
             Err(cause) => {
                 self.note_redis(Some(cause.to_string()));
@@ -160,7 +160,7 @@ impl Ownership {
         }
     }
 
-    /// Removes tenures that ended without us: fenced off by another owner, or the channel died.
+    /// Removes tenures that ended without us: given up by the worker, or the channel died.
     /// Returns the fences of those that only need a new channel.
     async fn forget_ended(&mut self) -> Vec<Fence> {
         let ended =
@@ -178,8 +178,9 @@ impl Ownership {
             {
                 again.push(owned.tenure.fence);
             } else {
-                self.count("fenced");
-                info!(partition, "the partition has another owner");
+                self.count("ended");
+                info!(partition, "the tenure ended before its time");
+                let _ = self.leases.release(partition).await; // otherwise it runs out by itself
             }
             self.end_tenure(partition).await;
         }
@@ -200,9 +201,9 @@ impl Ownership {
         }
     }
 
-    /// The even share is the partitions divided by the workers, rounded up.
-    async fn balance(&mut self, members: usize) -> Result<(), OwnershipError> {
-        let share = usize::from(self.config.partitions).div_ceil(members.max(1));
+    /// Gives back what is more than this worker's share, or takes what is free up to it.
+    async fn balance(&mut self, members: Vec<String>) -> Result<(), OwnershipError> {
+        let share = share(&self.worker, members, self.config.partitions);
         if self.owned.len() > share {
             let surplus: Vec<u16> = self.owned.keys().skip(share).copied().collect();
             self.release(&surplus).await;
@@ -211,9 +212,11 @@ impl Ownership {
             if self.owned.len() >= share {
                 break;
             }
-            if !self.owned.contains_key(&partition)
-                && matches!(self.leases.take(partition).await, Ok(true))
-            {
+            if self.owned.contains_key(&partition) {
+                continue;
+            }
+            self.broker().await?; // a lease without a way to consume would keep others out
+            if matches!(self.leases.take(partition).await, Ok(true)) {
                 self.take(partition, "taken").await?;
             }
         }
@@ -238,11 +241,20 @@ impl Ownership {
     }
 
     async fn take(&mut self, partition: u16, how: &'static str) -> Result<(), OwnershipError> {
-        let worker = self.worker.clone();
-        let fence = partitions::take(self.database().await?, partition, &worker).await?;
-        self.begin_tenure(fence).await?;
+        if let Err(cause) = self.try_take(partition).await {
+            let _ = self.leases.release(partition).await; // another may reach what we cannot
+            return Err(cause);
+        }
         self.count(how);
-        info!(partition, fence = fence.number(), how, "the partition is ours");
+        Ok(())
+    }
+
+    async fn try_take(&mut self, partition: u16) -> Result<(), OwnershipError> {
+        let worker = self.worker.clone();
+        let fence =
+            store::limited(partitions::take(self.database().await?, partition, &worker)).await?;
+        self.begin_tenure(fence).await?;
+        info!(partition, fence = fence.number(), "the partition is ours");
         Ok(())
     }
 
@@ -358,7 +370,28 @@ async fn forward(
     }
 }
 
-/// How long a worker may be silent before others take its partitions.
-pub fn takeover_time(lease: Duration) -> Duration {
-    lease + lease / RENEWALS
+/// The even share of `worker`: the partitions divided by the members; what is left over goes to
+/// the first of them, by name, one each.
+fn share(worker: &str, mut members: Vec<String>, partitions: u16) -> usize {
+    members.sort_unstable();
+    let place = members.iter().position(|member| member == worker).unwrap_or(members.len());
+    let (partitions, count) = (usize::from(partitions), members.len().max(1));
+    partitions / count + usize::from(place < partitions % count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_differ_by_one_at_most_and_add_up() {
+        for workers in 1..20_usize {
+            let members: Vec<String> =
+                (0..workers).rev().map(|n| format!("worker {n:02}")).collect();
+            let shares: Vec<usize> =
+                members.iter().map(|m| share(m, members.clone(), 16)).collect();
+            assert_eq!(shares.iter().sum::<usize>(), 16, "{shares:?}");
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{shares:?}");
+        }
+    }
 }

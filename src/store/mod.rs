@@ -26,6 +26,8 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Reaching the server takes this long at most, then it counts as away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A statement that is not answered by then is given up; above the server's own limit of 10 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 /// A read that finds no free connection within this time answers 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections for reads; more requests wait for one of them.
@@ -104,6 +106,17 @@ pub async fn connect(url: &str, purpose: Purpose) -> Result<PgConnection, sqlx::
     tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+}
+
+/// Waits for the server's answer, but not longer than a server that is there would take: over a
+/// network that swallows everything no answer would ever come. What was asked may have happened.
+///
+/// # Errors
+/// Those of `asked`, or that it took longer than 12 s.
+pub async fn limited<T>(
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(ANSWER_LIMIT, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// The pool for the front door's reads; connects when first used.
