@@ -82,7 +82,7 @@ impl Acceptor {
         mistake: FieldError,
     ) -> Result<Acceptance, Problem> {
         if let Some(key) = key_of(new) {
-            let found = commands::by_keys(&self.reads, &[key]).await;
+            let found = store::limited(commands::by_keys(&self.reads, &[key])).await;
             if let Some(stored) = found.map_err(|_| database_away())?.pop() {
                 self.metrics.replayed.inc();
                 return replay(new, stored);

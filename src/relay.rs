@@ -37,6 +37,8 @@ const MAX_PACKED_BYTES: usize = 256 * 1024;
 /// A broker that has not confirmed by then is taken as lost. Below the time after which Postgres
 /// takes the lock from a silent relay (`store::RELAY_IDLE_LIMIT`, 5 s).
 const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+/// A step that takes longer has lost Postgres without being told.
+const STEP_LIMIT: Duration = Duration::from_secs(15);
 /// While there is work, steps begin so far apart: what arrives meanwhile travels together, which
 /// costs a command a few milliseconds and saves the broker most of its work.
 const PACE: Duration = Duration::from_millis(10);
@@ -118,7 +120,8 @@ impl Relay {
         let mut refusals = Backoff::server_away();
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            match self.step(&mut connection, &mut publisher).await? {
+            let step = tokio::time::timeout(STEP_LIMIT, self.step(&mut connection, &mut publisher));
+            match step.await.unwrap_or(Ok(Outcome::Unknown))? {
                 Outcome::Idle => {
                     tokio::select! {
                         () = self.wake.outbox_appended_to(self.stream) => {}

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::booking::Stream;
@@ -22,8 +22,9 @@ use crate::http::waiters::Waiters;
 use crate::http::{self, Gateway, ops, serve};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
-use crate::process::supervise;
+use crate::process::{stopped_within, supervise};
 use crate::relay::Relay;
+use crate::retry::Backoff;
 use crate::vitals::{self, Vitals};
 use crate::wake::{self, Wake};
 use crate::worker::Worker;
@@ -85,7 +86,7 @@ impl Running {
 /// # Errors
 /// When the port is taken, or the database is away or does not fit this binary.
 pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
-    store::check(&config.database_url, config.partitions).await.context("checking the database")?;
+    await_database(&config, &stop).await.context("checking the database")?;
     let address = if role == Role::Worker { config.ops } else { config.http };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("listening on {address}; set another PORT (OPS_PORT for a worker)")
@@ -112,6 +113,25 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
     running.stages.spawn(serve::serve(listener, routes, shared.vitals, stop));
     info!(role = role.name(), %address, "started");
     Ok(running)
+}
+
+/// Waits until the database answers, and checks that it fits this binary.
+async fn await_database(config: &Config, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut backoff = Backoff::server_away();
+    loop {
+        let checked = store::check(&config.database_url, config.partitions).await;
+        let Err(cause) = &checked else { return checked };
+        // What the server itself says (wrong password, wrong schema) does not mend itself.
+        let unanswered = |error: &sqlx::Error| error.as_database_error().is_none();
+        if !cause.downcast_ref().is_some_and(unanswered) {
+            return checked;
+        }
+        let wait = backoff.next_wait();
+        warn!(server = "postgres", %cause, wait_seconds = wait.as_secs_f64(), "the server does not answer; trying again");
+        if stopped_within(stop, wait).await {
+            return Ok(()); // the stages start and end at once
+        }
+    }
 }
 
 /// What the stages of a process share.

@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -45,8 +44,6 @@ const MAX_MESSAGES: usize = 256;
 const MAX_STALE_TRIES: u32 = 4;
 /// A command that has failed for its own sake so often is parked.
 const MAX_ATTEMPTS: i16 = 3;
-/// A database that has not answered by then is taken as away, the outcome as unknown.
-const DATABASE_LIMIT: Duration = Duration::from_secs(12);
 
 /// Decides what arrives.
 pub struct Worker {
@@ -142,7 +139,10 @@ impl Worker {
         }
         drop_repeated(&mut items);
         if !self.settle(items, stop).await {
-            return; // unacknowledged: delivered again, to us or to the next owner
+            // Nothing of it is acknowledged, and nothing later may be: an acknowledgement counts
+            // for all that came before. It is delivered again, to us or to the next owner.
+            acknowledge.into_values().for_each(|(tenure, _)| tenure.over.cancel());
+            return;
         }
         for (tenure, tag) in acknowledge.into_values() {
             if tenure.over.is_cancelled() {
@@ -202,7 +202,7 @@ impl Worker {
         let Some(item) = items.pop() else { return true };
         let id = item.command.command_id;
         let attempts = match self.database().await {
-            Ok(connection) => commands::count_attempt(connection, id).await,
+            Ok(connection) => store::limited(commands::count_attempt(connection, id)).await,
             Err(error) => Err(error),
         };
         match attempts {
@@ -235,12 +235,9 @@ impl Worker {
                 .iter()
                 .for_each(|item| telemetry::link(&span, item.command.traceparent.as_deref()));
         }
-        let tried =
-            tokio::time::timeout(DATABASE_LIMIT, self.try_step(items).instrument(span)).await;
-        let error = match tried {
-            Ok(Ok(outcome)) => return outcome,
-            Ok(Err(error)) => error,
-            Err(_) => sqlx::Error::PoolTimedOut,
+        let error = match store::limited(self.try_step(items).instrument(span)).await {
+            Ok(outcome) => return outcome,
+            Err(error) => error,
         };
         match Failure::of(&error) {
             Failure::Fenced => Outcome::Fenced,
@@ -292,7 +289,7 @@ impl Worker {
         self.metrics.fence_refusals.inc();
         let fences = fences(items);
         let held = match self.database().await {
-            Ok(connection) => partitions::still_held(connection, &fences).await,
+            Ok(connection) => store::limited(partitions::still_held(connection, &fences)).await,
             Err(error) => Err(error),
         };
         let Ok(held) = held else {
@@ -317,7 +314,7 @@ impl Worker {
     async fn drop_decided(&mut self, items: &mut Vec<Item>) {
         let ids: Vec<Uuid> = items.iter().map(|item| item.command.command_id).collect();
         let undecided = match self.database().await {
-            Ok(connection) => commands::undecided(connection, &ids).await,
+            Ok(connection) => store::limited(commands::undecided(connection, &ids)).await,
             Err(error) => Err(error),
         };
         if let Ok(undecided) = undecided {
@@ -340,7 +337,7 @@ impl Worker {
                 command,
                 verdict: Verdict::Failed(Problem::new(Code::InternalError, detail)),
             };
-            match self.try_park(&[item.tenure.fence], &failed, cause).await {
+            match store::limited(self.try_park(&[item.tenure.fence], &failed, cause)).await {
                 Ok(()) => {
                     self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
                     return true;

@@ -12,7 +12,7 @@ use super::caller;
 use super::problem::path_uuid;
 use super::status::{insert, json, read_failed};
 use crate::booking::problem::{Code, Problem};
-use crate::store::bookings;
+use crate::store::{self, bookings};
 
 /// `GET /api/bookings/{id}`
 pub async fn booking(
@@ -22,7 +22,7 @@ pub async fn booking(
 ) -> Result<Response, Problem> {
     let caller = caller::caller(&headers)?;
     let id = path_uuid("id", &id)?;
-    let found = bookings::by_id(&gateway.reads, id, caller).await;
+    let found = store::limited(bookings::by_id(&gateway.reads, id, caller)).await;
     let booking = found.map_err(read_failed)?.ok_or_else(|| {
         // Another's booking is answered the same way as one that never was.
         Problem::new(Code::NotFound, format!("You have no booking with the id {id}."))

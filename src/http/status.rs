@@ -16,6 +16,7 @@ use super::caller;
 use super::problem::{PROBLEM_JSON, path_uuid, status_of};
 use crate::booking::command::{CommandRecord, CommandStatus};
 use crate::booking::problem::{Code, Problem};
+use crate::store;
 use crate::store::commands::{self, StoredCommand};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -35,7 +36,7 @@ pub async fn command(
     let wait = caller::wait(&headers);
     // Before reading, so that no decision can come between.
     let decision = wait.and_then(|_| gateway.waiters.register(id));
-    let found = commands::by_ids(&gateway.reads, &[id]).await;
+    let found = store::limited(commands::by_ids(&gateway.reads, &[id])).await;
     let stored = found.map_err(read_failed)?.pop();
     let mine = |stored: &StoredCommand| {
         stored.calendar_id == caller || stored.caller == caller.to_string()

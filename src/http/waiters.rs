@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::booking::command::{CommandRecord, CommandStatus};
-use crate::store::commands;
+use crate::store::{self, commands};
 use crate::wake::Wake;
 
 /// More clients that want to wait are answered 202 at once.
@@ -122,7 +122,7 @@ pub async fn run(waiters: Arc<Waiters>, reads: PgPool, wake: Arc<Wake>, stop: Ca
         if ids.is_empty() {
             continue;
         }
-        match commands::by_ids(&reads, &ids).await {
+        match store::limited(commands::by_ids(&reads, &ids)).await {
             Ok(found) => {
                 let decided = found.iter().filter(|c| c.record.status != CommandStatus::Accepted);
                 decided.for_each(|command| waiters.answer(&command.record));
