@@ -351,7 +351,13 @@ impl User {
     }
 
     pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
-        let mut request = self.client.post(format!("{}{path}", self.base)).json(&body);
+        self.post_text(path, headers, &body.to_string()).await
+    }
+
+    /// Sends a body as it is written here.
+    pub async fn post_text(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = self.client.post(format!("{}{path}", self.base)).body(body.to_owned());
+        request = request.header("Content-Type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -389,14 +395,16 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Value,
+    /// The body as it came.
+    pub raw: String,
 }
 
 impl Answer {
     pub async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await.unwrap();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Self { status, headers, body }
+        let raw = response.text().await.unwrap();
+        let body = serde_json::from_str(&raw).unwrap_or(Value::Null);
+        Self { status, headers, body, raw }
     }
 
     /// A field of the body; empty when it is not a text.
