@@ -9,5 +9,6 @@
 mod cast;
 mod stage;
 
+mod bugs;
 mod main_road;
 mod seed;
