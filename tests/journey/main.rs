@@ -10,5 +10,6 @@ mod cast;
 mod stage;
 
 mod bugs;
+mod keys;
 mod main_road;
 mod seed;
