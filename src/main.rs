@@ -172,7 +172,7 @@ fn refuse(errors: &[String]) -> ExitCode {
     for error in errors {
         eprintln!("  {error}");
     }
-    eprintln!("`booking help` lists all settings.");
+    eprintln!("`booking help gateway` lists all settings.");
     ExitCode::from(2)
 }
 
