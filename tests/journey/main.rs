@@ -8,6 +8,7 @@
 
 mod cast;
 mod stage;
+mod user;
 
 mod bugs;
 mod keys;

@@ -1,4 +1,4 @@
-//! Where a test plays: servers, processes and users, with the verbs of the domain.
+//! Where a test plays: servers and processes, with the verbs of the domain.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use booking::dev::{self, Servers};
 use booking::{store, verify};
 use chrono::{DateTime, TimeDelta, Utc};
-use reqwest::header::{HeaderMap, LOCATION};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
-use uuid::Uuid;
+
+pub use crate::user::{Answer, User};
 
 /// What a condition may take before the test fails. Generous: the machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -296,138 +296,4 @@ pub fn at(minutes: i64) -> DateTime<Utc> {
         + TimeDelta::days(23_000)
         + TimeDelta::hours(9)
         + TimeDelta::minutes(minutes)
-}
-
-/// Someone with a calendar, at a gateway.
-#[derive(Clone)]
-pub struct User {
-    pub id: Uuid,
-    base: String,
-    client: reqwest::Client,
-    wait: Option<u32>,
-}
-
-impl User {
-    pub fn new(gateway: &Process) -> Self {
-        Self {
-            id: Uuid::now_v7(),
-            base: gateway.url(""),
-            client: reqwest::Client::new(),
-            wait: None,
-        }
-    }
-
-    /// The same user, asking another gateway.
-    pub fn at(&self, gateway: &Process) -> Self {
-        Self { base: gateway.url(""), ..self.clone() }
-    }
-
-    /// The same user, who waits for decisions.
-    pub fn who_waits(&self) -> Self {
-        Self { wait: Some(30), ..self.clone() }
-    }
-
-    /// The body of a booking from one minute of [`at`] to another.
-    pub fn slot(&self, start: i64, end: i64) -> Value {
-        json!({ "userId": self.id, "startTime": at(start), "endTime": at(end) })
-    }
-
-    /// Books with a key of its own.
-    pub async fn books(&self, start: i64, end: i64) -> Answer {
-        self.books_with_key(&Uuid::now_v7().to_string(), self.slot(start, end)).await
-    }
-
-    pub async fn books_with_key(&self, key: &str, body: Value) -> Answer {
-        self.post("/api/bookings", &[("Idempotency-Key", key)], body).await
-    }
-
-    pub async fn cancels(&self, booking: &str) -> Answer {
-        self.post(&format!("/api/bookings/{booking}/cancel"), &[], json!({})).await
-    }
-
-    pub async fn reschedules(&self, booking: &str, start: i64, end: i64) -> Answer {
-        let body = json!({ "startTime": at(start), "endTime": at(end) });
-        self.post(&format!("/api/bookings/{booking}/reschedule"), &[], body).await
-    }
-
-    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
-        self.post_text(path, headers, &body.to_string()).await
-    }
-
-    /// Sends a body as it is written here.
-    pub async fn post_text(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = self.client.post(format!("{}{path}", self.base)).body(body.to_owned());
-        request = request.header("Content-Type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.send(request).await
-    }
-
-    pub async fn get(&self, path: &str) -> Answer {
-        self.send(self.client.get(format!("{}{path}", self.base))).await
-    }
-
-    /// Polls the command of an answer until it has a final state.
-    pub async fn polls(&self, answer: &Answer) -> Answer {
-        let path = format!("/api/commands/{}", answer.text("commandId"));
-        let mut last = self.get(&path).await;
-        until("the command is decided", async || {
-            last = self.get(&path).await;
-            last.text("status") != "accepted"
-        })
-        .await;
-        last
-    }
-
-    async fn send(&self, mut request: reqwest::RequestBuilder) -> Answer {
-        request = request.header("X-User-ID", self.id.to_string());
-        if let Some(seconds) = self.wait {
-            request = request.header("Prefer", format!("wait={seconds}"));
-        }
-        Answer::of(request.send().await.unwrap()).await
-    }
-}
-
-/// What came back.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
-    /// The body as it came.
-    pub raw: String,
-}
-
-impl Answer {
-    pub async fn of(response: reqwest::Response) -> Self {
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let raw = response.text().await.unwrap();
-        let body = serde_json::from_str(&raw).unwrap_or(Value::Null);
-        Self { status, headers, body, raw }
-    }
-
-    /// A field of the body; empty when it is not a text.
-    pub fn text(&self, field: &str) -> &str {
-        self.body[field].as_str().unwrap_or_default()
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    pub fn location(&self) -> &str {
-        self.header(LOCATION.as_str())
-    }
-
-    /// The problem's code, of a refusal or of a decided command.
-    pub fn code(&self) -> &str {
-        self.body["code"].as_str().or(self.body["error"]["code"].as_str()).unwrap_or_default()
-    }
-
-    #[track_caller]
-    pub fn is(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{:#}", self.body);
-        self
-    }
 }
