@@ -4,6 +4,7 @@
 pub mod booking;
 
 pub mod accept;
+pub mod batch;
 pub mod http;
 pub mod ownership;
 pub mod relay;

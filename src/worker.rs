@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info_span, warn};
 use uuid::Uuid;
 
+use crate::batch::{Item, drop_repeated, fences, judge};
 use crate::booking::Stream;
 use crate::booking::command::{Command, CommandStatus};
-use crate::booking::decide::{Decision, decide};
+use crate::booking::decide::Decision;
 use crate::booking::problem::{Code, Problem};
 use crate::failpoint;
 use crate::metrics::{Metrics, Reason, State};
@@ -68,12 +69,6 @@ pub enum Outcome {
     Away,
     /// A command of the batch cannot be decided or written as it is.
     Refused(String),
-}
-
-/// A command and the tenure that it arrived under.
-struct Item {
-    tenure: Arc<Tenure>,
-    command: Command,
 }
 
 impl Worker {
@@ -396,32 +391,4 @@ impl Worker {
     fn count_retry(&self, reason: &'static str) {
         self.metrics.decide_retries.get_or_create(&Reason { reason }).inc();
     }
-}
-
-/// Judges the commands in their order, each against what the ones before it have left.
-fn judge<'a>(items: &'a [Item], snapshot: bookings::Snapshot) -> Vec<Decided<'a>> {
-    let bookings::Snapshot { mut calendars, now } = snapshot;
-    let decide_one = |item: &'a Item| {
-        let command = &item.command;
-        let calendar = calendars.entry(command.calendar_id).or_default();
-        let decision = decide(calendar, command, now);
-        if let Decision::Changed(effect) = &decision {
-            calendar.apply(effect);
-        }
-        Decided { command, verdict: Verdict::Decided(decision) }
-    };
-    items.iter().map(decide_one).collect()
-}
-
-/// The fences of all partitions in the batch.
-fn fences(items: &[Item]) -> Vec<Fence> {
-    let by_partition: BTreeMap<u16, Fence> =
-        items.iter().map(|item| (item.tenure.fence.partition(), item.tenure.fence)).collect();
-    by_partition.into_values().collect()
-}
-
-/// A relay that died between publishing and deleting has published again.
-fn drop_repeated(items: &mut Vec<Item>) {
-    let mut seen = HashSet::new();
-    items.retain(|item| seen.insert(item.command.command_id));
 }
