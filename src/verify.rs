@@ -7,10 +7,9 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use sqlx::Connection as _;
 
 use crate::queue::{Connection, DEAD_QUEUE, partition_queue};
-use crate::store::verify::CHECKS;
+use crate::store::verify::{CHECKS, snapshot};
 use crate::store::{self, Purpose};
 
 /// What was found: the table to print, and whether all promises hold.
@@ -33,8 +32,7 @@ pub async fn run(
     let mut connection = store::connect(database_url, Purpose::Operate)
         .await
         .context("PostgreSQL cannot be reached; is DATABASE_URL right?")?;
-    let mut snapshot =
-        connection.begin_with("begin isolation level repeatable read read only").await?;
+    let mut snapshot = snapshot(&mut connection).await?;
     let mut report = Report { text: String::new(), holds: true };
     let _ = writeln!(report.text, "{:<8} {:<62} {:>9}  result", "promise", "claim", "checked");
     for check in CHECKS {

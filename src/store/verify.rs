@@ -1,6 +1,6 @@
 //! The promises as queries: each returns what contradicts it.
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Postgres, Row as _, Transaction};
 
 /// A promise, how many rows it was checked on, and what contradicts it.
 pub struct Check {
@@ -109,6 +109,16 @@ pub const CHECKS: &[Check] = &[
            where appended_at < now() - make_interval(secs => $1::int) order by appended_at",
     },
 ];
+
+/// One view of all tables for all checks, while the system works on.
+///
+/// # Errors
+/// When the server is away.
+pub async fn snapshot(
+    connection: &mut PgConnection,
+) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    connection.begin_with("begin isolation level repeatable read read only").await
+}
 
 impl Check {
     /// Runs the check. `patience` is how many seconds a command or message may take.
