@@ -118,9 +118,14 @@ async fn run_dev(args: DevArgs) -> ExitCode {
     if settings.log_format.is_empty() {
         settings.log_format = "text".to_owned();
     }
-    let log = match settings.check_log() {
-        Ok(log) => log,
-        Err(errors) => return refuse(&errors),
+    // Servers that are not given get addresses when they start; all else is checked before.
+    let mut assumed = settings.with_database_only();
+    if assumed.database_url.is_empty() {
+        assumed.database_url = "postgres://unused".to_owned();
+    }
+    let log = match checked(&assumed) {
+        Ok((_, log)) => log,
+        Err(code) => return code,
     };
     let telemetry = match telemetry::start(&log, "dev") {
         Ok(telemetry) => telemetry,
