@@ -1,0 +1,344 @@
+//! The laws of the house, held by a machine so that nobody has to police them.
+//!
+//! They keep the code navigable: small files and functions, one direction of imports, each
+//! server's client in one place, and a README that names everything there is. The tables below
+//! are the laws; to change one, change its row and its reason. `tidy/source.rs` reads Rust.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use booking::booking::problem::Code;
+use booking::metrics::Metrics;
+use source::{Source, sources};
+
+/// A longer file holds more than one idea.
+const MAX_FILE_LINES: usize = 400;
+/// A longer function does not fit on a screen.
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// Names that say nothing of what is inside, so that everything ends up there.
+const EMPTY_NAMES: &[&str] =
+    &["util", "utils", "helper", "helpers", "common", "misc", "core", "types", "manager"];
+
+/// What each module of `src/` may import of ours. Roles and tools (`roles`, `dev`, `main`) put
+/// stages together; a stage knows what is below it; the servers' modules know only the rules.
+const IMPORTS: &[(&str, &[&str])] = &[
+    // The rules, and what needs nothing.
+    ("booking", &[]),
+    ("config", &[]),
+    ("failpoint", &[]),
+    ("metrics", &[]),
+    ("retry", &[]),
+    ("process", &["retry"]),
+    ("telemetry", &["config"]),
+    // The servers. None imports another, except that hints use the link to Redis of the leases.
+    ("store", &["booking"]),
+    ("queue", &[]),
+    ("lease", &[]),
+    ("wake", &["booking", "lease", "metrics", "process", "retry"]),
+    // The stages. None imports another, except: the front door hands over to acceptance, and
+    // the worker (with its batches) decides what ownership brings.
+    ("accept", &["booking", "failpoint", "metrics", "store", "wake"]),
+    ("relay", STAGE),
+    ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
+    ("batch", &["booking", "ownership", "store"]),
+    ("worker", WORKER),
+    ("http", &["accept", "booking", "metrics", "store", "telemetry", "vitals", "wake"]),
+    ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
+    // What puts them together, and the tools.
+    ("verify", &["queue", "store"]),
+    ("roles", ROLES),
+    ("dev", &["config", "roles", "store"]),
+    ("main", &["config", "dev", "process", "roles", "store", "telemetry", "verify"]),
+    ("lib", &[]),
+];
+const STAGE: &[&str] =
+    &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];
+const WORKER: &[&str] = &[
+    "batch",
+    "booking",
+    "failpoint",
+    "metrics",
+    "ownership",
+    "process",
+    "retry",
+    "store",
+    "telemetry",
+    "wake",
+];
+const ROLES: &[&str] = &[
+    "accept",
+    "booking",
+    "config",
+    "http",
+    "lease",
+    "metrics",
+    "ownership",
+    "process",
+    "relay",
+    "retry",
+    "store",
+    "vitals",
+    "wake",
+    "worker",
+];
+
+/// Where a crate may be named, so that a change of it is a change in one place.
+const CLIENTS: &[(&str, &[&str])] = &[
+    ("lapin", &["src/queue/"]),
+    // `dev/` has a module of that name, which starts the server.
+    ("redis", &["src/lease.rs", "src/wake.rs", "src/dev/"]),
+    ("axum", &["src/http/"]),
+    ("hyper", &["src/http/"]),
+    ("hyper_util", &["src/http/"]),
+    ("backoff", &["src/retry.rs"]),
+    ("sqlx", HOLDS_A_CONNECTION),
+];
+
+/// Statements live in `store/`; these hold the connections or pools that they run on.
+const HOLDS_A_CONNECTION: &[&str] = &[
+    "src/store/",
+    "src/accept.rs",       // the connection that commits what is accepted
+    "src/http/mod.rs",     // the pool of reads
+    "src/http/status.rs",  // answers a failed read
+    "src/http/waiters.rs", // the pool that answers those who wait
+    "src/ownership.rs",    // the connection that takes fences
+    "src/relay.rs",        // the connection that leads and deletes
+    "src/roles.rs",        // makes the pool
+    "src/vitals.rs",       // the pool that looks whether Postgres answers
+    "src/worker.rs",       // the connection that decides
+];
+
+/// Statements that are not the store's, because they come before there is a schema.
+const STATEMENTS_BEFORE_THE_STORE: &[&str] = &["src/dev/postgres.rs"];
+
+/// How a statement begins. All words of an entry must occur, the first at the start.
+const STATEMENTS: &[&[&str]] = &[
+    &["select "],
+    &["insert into "],
+    &["update ", " set "],
+    &["delete from "],
+    &["create ", "table "],
+    &["create database"],
+    &["alter "],
+    &["drop "],
+    &["truncate "],
+    &["with ", " as ("],
+    &["begin isolation"],
+    &["lock table"],
+    &["listen "],
+    &["notify "],
+];
+
+#[track_caller]
+fn holds(law: &str, broken: impl IntoIterator<Item = String>) {
+    let broken: Vec<String> = broken.into_iter().collect();
+    assert!(broken.is_empty(), "{law}:\n  {}\n", broken.join("\n  "));
+}
+
+fn src() -> impl Iterator<Item = Source> {
+    sources().into_iter().filter(|source| source.path.starts_with("src/"))
+}
+
+#[test]
+fn files_are_short() {
+    let long = sources().into_iter().filter(|s| s.text.lines().count() > MAX_FILE_LINES);
+    holds(
+        "a file has at most 400 lines; split it along an idea",
+        long.map(|s| format!("{}: {} lines", s.path, s.text.lines().count())),
+    );
+}
+
+#[test]
+fn functions_fit_on_a_screen() {
+    let long = sources().into_iter().flat_map(|source| {
+        let functions = source.functions().into_iter();
+        let long = functions.filter(|f| f.lines > MAX_FUNCTION_LINES);
+        long.map(|f| format!("{}:{}: fn {}: {} lines", source.path, f.line, f.name, f.lines))
+            .collect::<Vec<_>>()
+    });
+    holds("a function has at most 70 lines", long);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent = sources().into_iter().filter(|source| {
+        let begin = if source.path == "src/lib.rs" {
+            "#![doc = include_str!(\"../README.md\")]"
+        } else {
+            "//! "
+        };
+        !source.text.starts_with(begin)
+    });
+    holds("a file begins with `//!`; lib.rs with the README", silent.map(|s| s.path));
+}
+
+#[test]
+fn names_say_what_is_inside() {
+    let empty = sources().into_iter().filter(|source| {
+        let path = source.path.trim_end_matches(".rs");
+        path.split('/').any(|part| EMPTY_NAMES.contains(&part))
+    });
+    holds("no file or folder has a name without meaning", empty.map(|s| s.path));
+}
+
+#[test]
+fn imports_go_in_one_direction() {
+    let mut broken = BTreeSet::new();
+    for source in src() {
+        let module = source.module();
+        let row = IMPORTS.iter().find(|(name, _)| *name == module);
+        let Some((_, allowed)) = row else {
+            broken.insert(format!("{module} has no row in IMPORTS of tests/tidy.rs"));
+            continue;
+        };
+        for import in source.imports() {
+            if import != module && !allowed.contains(&import.as_str()) {
+                broken.insert(format!("{} imports {import}", source.path));
+            }
+        }
+    }
+    holds("a module imports only what its row in IMPORTS lists", broken);
+}
+
+#[test]
+fn each_client_stays_in_its_place() {
+    let mut broken = Vec::new();
+    for source in src() {
+        for (name, places) in CLIENTS {
+            let allowed = places.iter().any(|place| source.path.starts_with(place));
+            if !allowed && source.names_crate(name) {
+                broken.push(format!("{} uses {name}; it belongs to {places:?}", source.path));
+            }
+        }
+    }
+    holds("a crate is used only where CLIENTS says", broken);
+}
+
+#[test]
+fn statements_are_in_the_store() {
+    let mut broken = Vec::new();
+    for source in src() {
+        let allowed = source.path.starts_with("src/store/")
+            || STATEMENTS_BEFORE_THE_STORE.contains(&source.path.as_str());
+        for (line, string) in source.strings.iter().filter(|_| !allowed) {
+            let string = string.trim_start().to_lowercase();
+            let is_statement = |words: &&[&str]| {
+                string.starts_with(words[0]) && words.iter().all(|word| string.contains(word))
+            };
+            if STATEMENTS.iter().any(|words| is_statement(words)) {
+                broken.push(format!("{}:{line}: {string:?}", source.path));
+            }
+        }
+    }
+    holds("SQL is written only under src/store/", broken);
+}
+
+#[test]
+fn production_code_does_not_panic_by_choice() {
+    let mut broken = Vec::new();
+    for source in src() {
+        for (line, text) in source.production_lines() {
+            if text.contains(".unwrap()") || text.contains(".expect(") {
+                broken.push(format!("{}:{line}: {}", source.path, text.trim()));
+            }
+        }
+    }
+    holds("no unwrap() or expect() outside tests", broken);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let code = ["todo!", "unimplemented!", "#[ignore"];
+        let notes = ["TODO", "FIXME", "XXX", "HACK"];
+        let left = code.iter().filter(|word| source.code.contains(*word));
+        let left = left.chain(notes.iter().filter(|word| source.comments.contains(*word)));
+        broken.extend(left.map(|word| format!("{}: {word}", source.path)));
+    }
+    holds("what is left for later is an issue, not a note in the code", broken);
+}
+
+#[test]
+fn the_readme_names_every_metric() {
+    let unnamed = Metrics::NAMES.iter().filter(|name| !readme().contains(&format!("`{name}`")));
+    holds("the README names every metric", unnamed.map(|name| (*name).to_owned()));
+}
+
+#[test]
+fn the_readme_names_every_setting() {
+    let readme = readme();
+    let mut settings = settings_of("src/config.rs");
+    assert!(settings.len() > 10, "{settings:?}");
+    settings.extend(settings_of("src/main.rs"));
+    settings.retain(|name| !readme.contains(&format!("| `{name}` |")));
+    holds("the README has a row for every setting", settings);
+}
+
+#[test]
+fn the_readme_names_every_code_with_its_status() {
+    let readme = readme();
+    let rows = Code::ALL.iter().map(|code| format!("| `{}` | {} |", code.as_str(), code.status()));
+    holds("the README has a row for every code", rows.filter(|row| !readme.contains(row)));
+}
+
+#[test]
+fn the_readme_names_every_route() {
+    let readme = readme();
+    let mut routes = Vec::new();
+    for source in src().filter(|source| source.path.starts_with("src/http/")) {
+        let parts = source.text.split(".route(\"").skip(1);
+        routes.extend(parts.filter_map(|part| part.split('"').next()).map(str::to_owned));
+    }
+    assert!(routes.len() > 5, "{routes:?}");
+    // As in "`GET /health`," or "`POST /api/bookings` `{userId, …}`".
+    routes.retain(|route| {
+        !["GET", "POST"].iter().any(|m| readme.contains(&format!("`{m} {route}`")))
+    });
+    holds("the README names every route", routes);
+}
+
+#[test]
+fn the_readme_gives_a_reason_for_every_dependency() {
+    let readme = readme();
+    let table = readme.split("## Dependencies").nth(1).expect("a chapter on dependencies");
+    let table = table.split("\n## ").next().unwrap();
+    let manifest = read("Cargo.toml");
+    let mut section = "";
+    let mut names = BTreeSet::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line;
+        } else if section.ends_with("dependencies]")
+            && let Some((name, _)) = line.split_once(" = ")
+            && !name.starts_with('#')
+            && name != "booking"
+        {
+            names.insert(name.to_owned());
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+    names.retain(|name| !table.contains(&format!("`{name}`")));
+    holds("the README gives a reason for every dependency", names);
+}
+
+fn settings_of(path: &str) -> Vec<String> {
+    let text = read(path);
+    let parts = text.split("env = \"").skip(1);
+    parts.filter_map(|part| part.split('"').next()).map(str::to_owned).collect()
+}
+
+fn readme() -> String {
+    read("README.md")
+}
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
