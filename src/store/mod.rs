@@ -18,6 +18,7 @@ pub mod verify;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -136,7 +137,9 @@ pub fn read_pool(url: &str) -> Result<PgPool, sqlx::Error> {
 /// # Errors
 /// When a migration fails, or when the database was laid out with another number of partitions.
 pub async fn migrate(url: &str, partitions: u16) -> anyhow::Result<()> {
-    let mut connection = connect(url, Purpose::Operate).await?;
+    let mut connection = connect(url, Purpose::Operate)
+        .await
+        .context("PostgreSQL cannot be reached; is DATABASE_URL right?")?;
     MIGRATOR.run(&mut connection).await?;
     partitions::lay_out(&mut connection, partitions).await?;
     partitions::check_count(&mut connection, partitions).await
