@@ -59,3 +59,13 @@ async fn servers_of_a_run_killed_together_with_its_guard_are_stopped_by_the_next
     servers.stop().await;
     dir.wait_until_no_process_runs();
 }
+
+#[tokio::test]
+async fn a_given_server_that_is_away_ends_the_others() {
+    let dir = Dir::new();
+    let away = ("DATABASE_URL", "postgres://127.0.0.1:1/none");
+    let mut run = Run::start(&dir, &[away, NO_RABBITMQ]);
+    assert_eq!(run.ended().code(), Some(1), "{}", run.log());
+    assert!(run.log().contains("is DATABASE_URL right?"), "{}", run.log());
+    dir.has_no_process();
+}

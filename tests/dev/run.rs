@@ -130,7 +130,11 @@ impl Run {
                 return lines;
             }
         }
-        panic!("it has ended before it was ready:\n{}", fs::read_to_string(&self.log).unwrap());
+        panic!("it has ended before it was ready:\n{}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     pub fn interrupt(&self) {
