@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         Some(interval)
     }
 
-    /// A required RFC 3339 time with an offset. Kept to the microsecond, as Postgres keeps it.
+    /// A required RFC 3339 time with an offset.
     fn time(&mut self, field: &'static str) -> Option<DateTime<Utc>> {
         const SHAPE: &str = "must be an RFC 3339 time with an offset, such as 2027-03-01T09:00:00Z";
         let Some(text) = self.required(field)?.as_str() else {
@@ -107,7 +107,13 @@ impl<'a> Fields<'a> {
             }
             return None;
         };
-        let time = time.with_timezone(&Utc).trunc_subsecs(6);
+        // To the microsecond, and a leap second as the first of the next minute: as Postgres
+        // keeps it. Otherwise an interval could be one here and empty there.
+        let micros = time.timestamp_micros();
+        let Some(time) = DateTime::from_timestamp_micros(micros) else {
+            self.refuse(field, Code::ValidationFailed, SHAPE); // not reached: it was a time
+            return None;
+        };
         if !(0..LATEST_DAY).contains(&time.timestamp().div_euclid(86_400)) {
             self.refuse(field, Code::InvalidTime, "must lie between the years 1970 and 9999");
             return None;
