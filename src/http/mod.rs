@@ -64,10 +64,10 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/api/bookings/{id}/cancel", post(accept::cancel))
         .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
         .route("/api/commands/{id}", get(status::command))
-        .fallback(problem::unknown_path)
-        .method_not_allowed_fallback(problem::unknown_method)
         .with_state(gateway.clone())
         .merge(ops::routes(ops))
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::unknown_method) // of the routes above it
         .layer(from_fn_with_state(gateway, observe))
 }
 
