@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request};
 use axum::response::Response;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::caller::{self, CorrelationId};
-use super::problem::{mistake, path_uuid};
+use super::problem::{PathId, mistake};
 use super::status::{accepted, decided};
 use crate::accept::Acceptance;
 use crate::booking::calendar::partition_of;
@@ -57,21 +57,21 @@ pub async fn create(
 /// `POST /api/bookings/{id}/cancel`
 pub async fn cancel(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    id: PathId,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    change_of(&gateway, &id, correlation, request, Change::parse_cancel).await
+    change_of(&gateway, id, correlation, request, Change::parse_cancel).await
 }
 
 /// `POST /api/bookings/{id}/reschedule`
 pub async fn reschedule(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    id: PathId,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    change_of(&gateway, &id, correlation, request, Change::parse_reschedule).await
+    change_of(&gateway, id, correlation, request, Change::parse_reschedule).await
 }
 
 /// Reads the body of one kind of change.
@@ -79,13 +79,13 @@ type Parse = fn(&Map<String, Value>) -> Result<Change, Vec<FieldError>>;
 
 async fn change_of(
     gateway: &Gateway,
-    id: &str,
+    id: PathId,
     correlation: CorrelationId,
     request: Request<Body>,
     parse: Parse,
 ) -> Result<Response, Problem> {
     let ask = Ask::of(request.headers(), correlation)?;
-    let booking_id = path_uuid("id", id)?;
+    let booking_id = id.uuid()?;
     let body = json_object(request).await?;
     let change = parse(&body).map_err(Problem::of_fields)?;
     submit(gateway, ask, Some(booking_id), change).await

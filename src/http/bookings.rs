@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::Gateway;
 use super::caller;
-use super::problem::path_uuid;
+use super::problem::PathId;
 use super::status::{insert, json, read_failed};
 use crate::booking::problem::{Code, Problem};
 use crate::store::{self, bookings};
@@ -17,11 +17,11 @@ use crate::store::{self, bookings};
 /// `GET /api/bookings/{id}`
 pub async fn booking(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = caller::caller(&headers)?;
-    let id = path_uuid("id", &id)?;
+    let id = id.uuid()?;
     let found = store::limited(bookings::by_id(&gateway.reads, id, caller)).await;
     let booking = found.map_err(read_failed)?.ok_or_else(|| {
         // Another's booking is answered the same way as one that never was.

@@ -4,10 +4,15 @@
 //! called once for every request, writes the document with the request's correlation id. What
 //! went wrong inside is logged where it happened and never sent.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
 
 use crate::booking::fields::parse_uuid;
 use crate::booking::problem::{Code, FieldError, Problem};
@@ -52,9 +57,27 @@ pub fn mistake(field: &str, message: impl Into<String>) -> Problem {
     }])
 }
 
-/// A path parameter that must be a UUID.
-pub fn path_uuid(name: &str, text: &str) -> Result<uuid::Uuid, Problem> {
-    parse_uuid(text).ok_or_else(|| mistake(name, "must be a UUID in the path"))
+/// The `{id}` of a path, which must be a UUID. Its rejection is ours, not the framework's, also
+/// where it is not even UTF-8.
+pub struct PathId(Option<Uuid>);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let id = Path::<String>::from_request_parts(parts, state).await.ok();
+        Ok(Self(id.and_then(|Path(id)| parse_uuid(&id))))
+    }
+}
+
+impl PathId {
+    /// Asked for after the caller is known.
+    ///
+    /// # Errors
+    /// When it is not a UUID.
+    pub fn uuid(&self) -> Result<Uuid, Problem> {
+        self.0.ok_or_else(|| mistake("id", "must be a UUID in the path"))
+    }
 }
 
 /// No route has this path.

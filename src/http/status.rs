@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::Gateway;
 use super::caller;
-use super::problem::{PROBLEM_JSON, path_uuid, status_of};
+use super::problem::{PROBLEM_JSON, PathId, status_of};
 use crate::booking::command::{CommandRecord, CommandStatus};
 use crate::booking::problem::{Code, Problem};
 use crate::store;
@@ -28,11 +28,11 @@ const POLL_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// `GET /api/commands/{id}`
 pub async fn command(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = caller::caller(&headers)?;
-    let id = path_uuid("id", &id)?;
+    let id = id.uuid()?;
     let wait = caller::wait(&headers);
     // Before reading, so that no decision can come between.
     let decision = wait.and_then(|_| gateway.waiters.register(id));
