@@ -12,5 +12,8 @@ mod user;
 
 mod bugs;
 mod keys;
+mod wire;
+
+mod bad_input;
 mod main_road;
 mod seed;
