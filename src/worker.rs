@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info_span, warn};
@@ -327,46 +327,60 @@ impl Worker {
         error!(command_id = %command.command_id, cause, "a command is given up; see dead_letters");
         let detail = "The command could not be processed and was set aside; nothing was changed.";
         let mut away = Backoff::server_away();
+        let mut with_letter = true;
         loop {
             let failed = Decided {
                 command,
                 verdict: Verdict::Failed(Problem::new(Code::InternalError, detail)),
             };
-            match store::limited(self.try_park(&[item.tenure.fence], &failed, cause)).await {
-                Ok(()) => {
-                    self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
-                    return true;
+            let (fences, letter) = ([item.tenure.fence], with_letter.then_some(cause));
+            let trying = store::limited(self.try_park(&fences, &failed, letter));
+            let Err(error) = trying.await else {
+                self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
+                return true;
+            };
+            match Failure::of(&error) {
+                Failure::Stale => return true, // decided meanwhile
+                Failure::Fenced => {
+                    // Not ours to end, and so not ours to acknowledge.
+                    self.give_up_lost(std::slice::from_ref(item)).await;
+                    if item.tenure.over.is_cancelled() {
+                        return true;
+                    }
                 }
-                Err(error) if Failure::of(&error) == Failure::Away => {
+                Failure::Content if with_letter => with_letter = false,
+                Failure::Content | Failure::Away => {
                     self.database = None;
                     if stopped_within(stop, away.next_wait()).await {
                         return false;
                     }
                 }
-                // Decided meanwhile, or another's partition now: not ours to end.
-                Err(_) => return true,
             }
         }
     }
 
+    /// Commits the failure, and in the same transaction the dead letter that says why.
     async fn try_park(
         &mut self,
         fences: &[Fence],
         failed: &Decided<'_>,
-        cause: &str,
+        cause: Option<&str>,
     ) -> Result<(), sqlx::Error> {
-        let connection = self.database().await?;
+        let mut transaction = self.database().await?.begin().await?;
         let now = Utc::now();
-        let body = serde_json::to_string(failed.command).unwrap_or_default();
-        let letter = DeadLetter {
-            id: Uuid::now_v7(),
-            command_id: Some(failed.command.command_id),
-            source: "worker",
-            reason: cause,
-            body: &body,
-        };
-        decisions::commit(connection, fences, std::slice::from_ref(failed), now).await?;
-        commands::keep_dead_letter(connection, &letter).await?;
+        decisions::commit(&mut transaction, fences, std::slice::from_ref(failed), now).await?;
+        if let Some(reason) = cause {
+            let body = serde_json::to_string(failed.command).unwrap_or_default();
+            let letter = DeadLetter {
+                id: Uuid::now_v7(),
+                command_id: Some(failed.command.command_id),
+                source: "worker",
+                reason,
+                body: &body,
+            };
+            commands::keep_dead_letter(&mut transaction, &letter).await?;
+        }
+        transaction.commit().await?;
         self.note(std::slice::from_ref(failed), now);
         Ok(())
     }

@@ -188,6 +188,34 @@ async fn events_of(stage: &Stage, booking: &str) -> Vec<String> {
     told.fetch_all(&mut stage.database().await).await.unwrap()
 }
 
+/// A command that is given up leaves its final state and its dead letter together: when the
+/// letter cannot be kept at first, the state waits for it.
+#[tokio::test]
+async fn a_failed_command_is_never_without_its_dead_letter() {
+    let stage = Stage::new("dead-letter").await;
+    let cast = Cast::of(&stage).await;
+    let user = cast.user();
+    refuse_audit_of(&stage, &user).await;
+    let mut database = stage.database().await;
+    let full = "create sequence refused;
+        create function refuse_letter() returns trigger language plpgsql as $$ begin
+          perform nextval('refused'); raise exception 'disk full' using errcode = '53100'; end $$;
+        create trigger refuse_letter before insert on dead_letters
+          for each row execute function refuse_letter();";
+    sqlx::raw_sql(full).execute(&mut database).await.unwrap();
+
+    let accepted = user.books(0, 30).await.is(202);
+    let refused = "select count(*) from refused where is_called"; // a sequence never rolls back
+    until("a letter is refused", async || stage.number(refused).await == 1).await;
+    let path = format!("/api/commands/{}", accepted.text("commandId"));
+    assert_eq!(user.get(&path).await.text("status"), "accepted");
+    let free = "drop trigger refuse_letter on dead_letters";
+    sqlx::raw_sql(free).execute(&mut database).await.unwrap();
+    assert_eq!(user.polls(&accepted).await.text("status"), "failed");
+    assert_eq!(stage.number("select count(*) from dead_letters").await, 1);
+    stage.all_promises_hold().await;
+}
+
 /// B13: an audit that can be rewritten proves nothing.
 #[tokio::test]
 async fn the_database_refuses_to_change_the_audit() {
