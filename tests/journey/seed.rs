@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::cast::{Cast, at_once, winners};
-use crate::stage::{Stage, at, until};
+use crate::stage::{Stage, User, at, until};
 
 #[tokio::test]
 async fn of_ten_who_want_a_slot_at_once_one_gets_it() {
@@ -68,6 +68,28 @@ async fn overlaps_are_refused_and_neighbours_are_welcome() {
     for (turn, (start, end)) in [(-30, 0), (30, 60)].into_iter().enumerate() {
         cast.in_turn(&user, turn).books(start, end).await.is(201);
     }
+    stage.all_promises_hold().await;
+}
+
+/// Within a batch the rules see what the database does not hold yet.
+#[tokio::test]
+async fn overlaps_and_neighbours_are_told_apart_within_a_batch_too() {
+    let stage = Stage::new("one-batch").await;
+    let gateways = [stage.gateway().await, stage.gateway().await];
+    let user = User::new(&gateways[0]);
+
+    let mut asked = Vec::new();
+    for (start, end) in [(0, 30), (30, 60), (-30, 0), (15, 45), (-60, 90), (60, 90), (-31, 1)] {
+        asked.push(user.books(start, end).await.is(202)); // nobody decides yet
+    }
+    stage.everything_is_relayed().await;
+    let _worker = stage.worker().await;
+    let mut codes = Vec::new();
+    for (turn, answer) in asked.iter().enumerate() {
+        codes.push(user.at(&gateways[turn % 2]).polls(answer).await.code().to_owned());
+    }
+    let no = "SLOT_CONFLICT";
+    assert_eq!(codes, ["", "", "", no, no, "", no]);
     stage.all_promises_hold().await;
 }
 
