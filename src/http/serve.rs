@@ -2,8 +2,8 @@
 //!
 //! In: a listener and a router. Out: served connections. On stop the server first says so
 //! (readiness 503, `Connection: close` on every answer) while it still takes connections, so
-//! that balancers and keep-alive clients can move on; then it closes the door, lets every
-//! request that is inside finish, and returns.
+//! that balancers and keep-alive clients can move on; then it takes in who already waits at the
+//! door, closes it, lets every request that is inside finish, cuts whoever is silent, and returns.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
@@ -32,6 +33,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(75);
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Between the announcement of the stop and the closing of the door.
 const LAME_DUCK: Duration = Duration::from_millis(500);
+/// Requests that are inside finish within this time after the door has closed, or are cut: a client
+/// that never sends the rest of its request must not keep the process from ending.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
 /// After an error of the listener itself, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,7 +46,7 @@ pub async fn serve(
     vitals: Arc<Vitals>,
     stop: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
+    let (graceful, cut) = (GracefulShutdown::new(), CancellationToken::new());
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let door_closes = async {
         stop.cancelled().await;
@@ -60,23 +64,44 @@ pub async fn serve(
             () = &mut door_closes => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = graceful.watch(connection(stream, routes.clone()));
-                tokio::spawn(async move {
-                    if let Err(cause) = connection.await {
-                        debug!(%cause, "a connection ended early");
-                    }
-                    drop(permit);
-                });
-            }
+            Ok((stream, _)) => admit(stream, &routes, &graceful, &cut, permit.ok()),
             Err(cause) => {
                 warn!(%cause, "a connection could not be taken");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    // Whoever has connected may have sent a request already; closing would reset it.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        admit(stream, &routes, &graceful, &cut, None);
+    }
     drop(listener);
-    graceful.shutdown().await;
+    if tokio::time::timeout(FINISH_LIMIT, graceful.shutdown()).await.is_err() {
+        warn!(seconds = FINISH_LIMIT.as_secs(), "connections that did not finish are cut");
+        cut.cancel();
+    }
+}
+
+/// Serves a connection in a task of its own until it ends or is cut.
+fn admit(
+    stream: TcpStream,
+    routes: &Router,
+    graceful: &GracefulShutdown,
+    cut: &CancellationToken,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let connection = graceful.watch(connection(stream, routes.clone()));
+    let cut = cut.clone();
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            ended = connection => ended,
+            () = cut.cancelled() => Ok(()),
+        };
+        if let Err(cause) = ended {
+            debug!(%cause, "a connection ended early");
+        }
+        drop(permit);
+    });
 }
 
 fn connection(
