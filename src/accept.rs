@@ -30,7 +30,10 @@ use crate::wake::Wake;
 const MAX_BATCH: usize = 256;
 /// Commands that wait for the lane; more are answered 503 `OVERLOADED`.
 const MAX_WAITING: usize = 4096;
-/// A commit that takes longer counts as unknown; the connection is given up.
+/// An offer that has waited longer for its turn is answered 503 without a try: with
+/// [`COMMIT_LIMIT`], no client waits longer than 8 s for an answer while the database is away.
+const WAIT_LIMIT: Duration = Duration::from_secs(3);
+/// A batch that takes longer counts as unknown; the connection is given up.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 /// A batch is tried on a fresh connection once more before its callers are answered 503.
 const MAX_TRIES: u32 = 2;
@@ -133,15 +136,24 @@ impl Lane {
 
     /// Commits one batch and answers it.
     async fn step(&mut self, batch: Vec<Offer>) {
+        let (batch, late): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|offer| offer.offered.elapsed() < WAIT_LIMIT);
+        refuse(late);
+        if batch.is_empty() {
+            return;
+        }
         let commands: Vec<NewCommand> = batch.iter().map(|offer| offer.new.clone()).collect();
         self.metrics.accept_batch.observe(commands.len() as f64);
-        match self.commit(&commands).await {
+        let tried = tokio::time::timeout(COMMIT_LIMIT, self.commit(&commands)).await;
+        let tried = tried.unwrap_or_else(|_| {
+            self.connection = None;
+            Err(sqlx::Error::PoolTimedOut)
+        });
+        match tried {
             Ok(outcome) => self.answer(batch, outcome),
             Err(cause) => {
                 warn!(server = "postgres", %cause, commands = commands.len(), "could not accept");
-                for offer in batch {
-                    let _ = offer.answer.send(Err(database_away())); // the client may have left
-                }
+                refuse(batch);
             }
         }
     }
@@ -171,8 +183,7 @@ impl Lane {
         let mut tries = 0;
         loop {
             tries += 1;
-            let tried = tokio::time::timeout(COMMIT_LIMIT, self.try_commit(batch, tries > 1)).await;
-            match tried.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            match self.try_commit(batch, tries > 1).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => {
                     self.connection = None;
@@ -242,6 +253,12 @@ fn replay(new: &NewCommand, stored: StoredCommand) -> Result<Acceptance, Problem
         return Err(Problem::new(Code::IdempotencyKeyReused, detail));
     }
     Ok(Acceptance::Replayed(Box::new(stored)))
+}
+
+fn refuse(offers: Vec<Offer>) {
+    for offer in offers {
+        let _ = offer.answer.send(Err(database_away())); // the client may have left
+    }
 }
 
 fn overloaded() -> Problem {
