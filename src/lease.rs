@@ -86,15 +86,12 @@ impl Leases {
         bounded(call.invoke_async(&mut self.connection.clone())).await
     }
 
-    /// Takes the lease of a partition if it is free.
+    /// Takes the lease of a partition if it is free, or still ours from a try that came to nothing.
     ///
     /// # Errors
     /// When Redis is away.
     pub async fn take(&self, partition: u16) -> Result<bool, RedisError> {
-        let mut set = cmd("SET");
-        set.arg(self.key(partition)).arg(&self.worker).arg("NX").arg("PX").arg(self.validity_ms());
-        let set: Option<String> = bounded(set.query_async(&mut self.connection.clone())).await?;
-        Ok(set.is_some())
+        Ok(self.renew(&[partition]).await? == [Renewal::Kept])
     }
 
     /// Renews the leases of `partitions`, in their order.

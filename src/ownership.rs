@@ -147,9 +147,13 @@ impl Ownership {
         let ended = self.forget_ended().await;
         match self.leases.join().await {
             Ok(members) => {
+                let came_back = self.redis_is_away;
                 self.note_redis(None);
                 self.renew().await;
                 self.consume_again(&ended).await?;
+                if came_back {
+                    return Ok(()); // the others need a round to renew theirs, too
+                }
                 self.balance(members).await
             }
             Err(cause) => {
