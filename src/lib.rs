@@ -4,7 +4,6 @@
 pub mod booking;
 
 pub mod accept;
-pub mod batch;
 pub mod http;
 pub mod ownership;
 pub mod relay;

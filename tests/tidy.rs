@@ -46,7 +46,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("accept", &["booking", "failpoint", "metrics", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
-    ("batch", &["booking", "ownership", "store"]),
     ("worker", WORKER),
     ("http", &["accept", "booking", "metrics", "store", "telemetry", "vitals", "wake"]),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
@@ -60,7 +59,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const STAGE: &[&str] =
     &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];
 const WORKER: &[&str] = &[
-    "batch",
     "booking",
     "failpoint",
     "metrics",
@@ -107,11 +105,11 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/http/mod.rs",     // the pool of reads
     "src/http/status.rs",  // answers a failed read
     "src/http/waiters.rs", // the pool that answers those who wait
-    "src/ownership.rs",    // the connection that takes fences
+    "src/ownership/",      // the connection that takes fences
     "src/relay.rs",        // the connection that leads and deletes
     "src/roles.rs",        // makes the pool
     "src/vitals.rs",       // the pool that looks whether Postgres answers
-    "src/worker.rs",       // the connection that decides
+    "src/worker/",         // the connection that decides
 ];
 
 /// Statements that are not the store's, because they come before there is a schema.

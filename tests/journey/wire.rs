@@ -147,6 +147,7 @@ pub fn parsed(text: &[u8]) -> Option<Answer> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
         .collect::<Vec<(reqwest::header::HeaderName, _)>>();
-    let body = serde_json::from_slice(body).unwrap_or(Value::Null);
-    Some(Answer { status, headers: headers.into_iter().collect(), body })
+    let raw = String::from_utf8_lossy(body).into_owned();
+    let body = serde_json::from_str(&raw).unwrap_or(Value::Null);
+    Some(Answer { status, headers: headers.into_iter().collect(), body, raw })
 }

@@ -10,11 +10,13 @@
 //! was not acknowledged, in order) and the lease released. If a worker dies or freezes, its
 //! leases run out, others take the partitions, and the fence refuses what it may still write.
 
+mod tenure;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::PgConnection;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,9 +25,11 @@ use crate::config::Config;
 use crate::lease::{Leases, Renewal};
 use crate::metrics::{Metrics, Reason};
 use crate::process::stopped_within;
-use crate::queue::{Acker, Connection, Consumer, Delivery, QueueError, partition_queue};
+use crate::queue::{Connection, Consumer, QueueError, partition_queue};
 use crate::store::partitions::{self, Fence};
 use crate::store::{self, Purpose};
+use tenure::forward;
+pub use tenure::{Arrival, AtWork, Tenure};
 
 /// Messages of one partition that this worker holds unacknowledged; more stay in the queue.
 const PREFETCH: u16 = 32;
@@ -34,25 +38,6 @@ const PREFETCH: u16 = 32;
 const LOOKS_WITHOUT_OWNER: u32 = 2;
 /// Renewals per validity of a lease: two may fail without losing it.
 const RENEWALS: u32 = 4;
-
-/// The ownership of one partition through one channel. Arrivals carry it, so that what came
-/// through a channel that is gone can never be acknowledged through another.
-pub struct Tenure {
-    pub fence: Fence,
-    pub acker: Acker,
-    /// Nothing that arrived under it may be begun any more.
-    pub over: CancellationToken,
-}
-
-/// A message that arrived from a partition.
-pub struct Arrival {
-    pub tenure: Arc<Tenure>,
-    pub delivery: Delivery,
-}
-
-/// Held by the worker while it works on a batch. Whoever gets it after ending a tenure knows
-/// that no batch with that tenure's arrivals is under way.
-pub type AtWork = Arc<Mutex<()>>;
 
 struct Owned {
     tenure: Arc<Tenure>,
@@ -344,33 +329,6 @@ impl Ownership {
 
     fn count(&self, reason: &'static str) {
         self.metrics.lease_events.get_or_create(&Reason { reason }).inc();
-    }
-}
-
-/// Hands deliveries to the worker until the tenure is over or the channel is gone.
-async fn forward(
-    mut consumer: Consumer,
-    tenure: Arc<Tenure>,
-    arrivals: mpsc::Sender<Arrival>,
-) -> Consumer {
-    loop {
-        let delivery = tokio::select! {
-            delivery = consumer.next() => delivery,
-            () = tenure.over.cancelled() => return consumer,
-        };
-        let delivery = match delivery {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(cause)) => {
-                warn!(partition = tenure.fence.partition(), %cause, "the channel broke");
-                return consumer;
-            }
-            None => return consumer,
-        };
-        let arrival = Arrival { tenure: tenure.clone(), delivery };
-        tokio::select! {
-            sent = arrivals.send(arrival) => if sent.is_err() { return consumer },
-            () = tenure.over.cancelled() => return consumer,
-        }
     }
 }
 

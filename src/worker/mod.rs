@@ -9,33 +9,35 @@
 //! deliveries are held and tried again. A command that fails for its own sake is tried alone,
 //! and parked when it keeps failing, so that it stops nothing but itself.
 
+mod batch;
+mod parking;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error, info_span, warn};
+use tracing::{Instrument as _, info_span, warn};
 use uuid::Uuid;
 
-use crate::batch::{Item, drop_repeated, fences, judge};
 use crate::booking::Stream;
 use crate::booking::command::{Command, CommandStatus};
 use crate::booking::decide::Decision;
-use crate::booking::problem::{Code, Problem};
 use crate::failpoint;
 use crate::metrics::{Metrics, Reason, State};
 use crate::ownership::{Arrival, AtWork, Tenure};
 use crate::process::stopped_within;
 use crate::retry::Backoff;
-use crate::store::commands::{self, DeadLetter};
+use crate::store::commands::{self};
 use crate::store::decisions::{self, Decided, Verdict};
-use crate::store::partitions::{self, Fence};
+use crate::store::partitions::{self};
 use crate::store::{self, Failure, Purpose, bookings};
 use crate::telemetry::{self, JOURNEY};
 use crate::wake::Wake;
+use batch::{Item, drop_repeated, fences, judge};
 
 /// Commands of one commit; a batch takes no further message once it has as many.
 const MAX_BATCH: usize = 256;
@@ -318,80 +320,6 @@ impl Worker {
             items.retain(|item| undecided.contains(&item.command.command_id));
             let dropped = u64::try_from(before - items.len()).unwrap_or_default();
             self.metrics.duplicates.inc_by(dropped);
-        }
-    }
-
-    /// Ends a command that cannot be processed: a final state, an event, and a dead letter.
-    async fn park(&mut self, item: &Item, cause: &str, stop: &CancellationToken) -> bool {
-        let command = &item.command;
-        error!(command_id = %command.command_id, cause, "a command is given up; see dead_letters");
-        let detail = "The command could not be processed and was set aside; nothing was changed.";
-        let mut away = Backoff::server_away();
-        let mut with_letter = true;
-        loop {
-            let failed = Decided {
-                command,
-                verdict: Verdict::Failed(Problem::new(Code::InternalError, detail)),
-            };
-            let (fences, letter) = ([item.tenure.fence], with_letter.then_some(cause));
-            let trying = store::limited(self.try_park(&fences, &failed, letter));
-            let Err(error) = trying.await else {
-                self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
-                return true;
-            };
-            match Failure::of(&error) {
-                Failure::Stale => return true, // decided meanwhile
-                Failure::Fenced => {
-                    // Not ours to end, and so not ours to acknowledge.
-                    self.give_up_lost(std::slice::from_ref(item)).await;
-                    if item.tenure.over.is_cancelled() {
-                        return true;
-                    }
-                }
-                Failure::Content if with_letter => with_letter = false,
-                Failure::Content | Failure::Away => {
-                    self.database = None;
-                    if stopped_within(stop, away.next_wait()).await {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Commits the failure, and in the same transaction the dead letter that says why.
-    async fn try_park(
-        &mut self,
-        fences: &[Fence],
-        failed: &Decided<'_>,
-        cause: Option<&str>,
-    ) -> Result<(), sqlx::Error> {
-        let mut transaction = self.database().await?.begin().await?;
-        let now = Utc::now();
-        decisions::commit(&mut transaction, fences, std::slice::from_ref(failed), now).await?;
-        if let Some(reason) = cause {
-            let body = serde_json::to_string(failed.command).unwrap_or_default();
-            let letter = DeadLetter {
-                id: Uuid::now_v7(),
-                command_id: Some(failed.command.command_id),
-                source: "worker",
-                reason,
-                body: &body,
-            };
-            commands::keep_dead_letter(&mut transaction, &letter).await?;
-        }
-        transaction.commit().await?;
-        self.note(std::slice::from_ref(failed), now);
-        Ok(())
-    }
-
-    /// Sets a message aside that is not a list of commands: it stops nothing.
-    async fn park_message(&self, tenure: &Tenure, tag: u64, cause: &str) {
-        let partition = tenure.fence.partition();
-        error!(partition, cause, "a message is not a list of commands; it goes to booking.dead");
-        self.metrics.parked.get_or_create(&Reason { reason: "malformed" }).inc();
-        if let Err(cause) = tenure.acker.park(tag).await {
-            warn!(partition, %cause, "could not park; the message comes again");
         }
     }
 
