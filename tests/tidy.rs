@@ -229,7 +229,7 @@ fn statements_are_in_the_store() {
             let is_statement = |words: &&[&str]| {
                 string.starts_with(words[0]) && words.iter().all(|word| string.contains(word))
             };
-            if STATEMENTS.iter().any(|words| is_statement(words)) {
+            if STATEMENTS.iter().any(is_statement) {
                 broken.push(format!("{}:{line}: {string:?}", source.path));
             }
         }
