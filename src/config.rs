@@ -37,7 +37,7 @@ pub struct Settings {
     )]
     pub amqp_url: String,
 
-    /// Redis, which only coordinates and wakes: redis://[:password@]host:port[/db]. May be away
+    /// Redis, which only coordinates and wakes: redis://:password@host:port/db. May be away
     #[arg(
         long,
         env = "REDIS_URL",
