@@ -7,13 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cast;
+mod listener;
 mod stage;
 mod user;
-
-mod bugs;
-mod keys;
 mod wire;
 
 mod bad_input;
+mod bugs;
+mod crash;
+mod fleet;
+mod keys;
 mod main_road;
 mod seed;

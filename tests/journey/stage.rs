@@ -271,6 +271,13 @@ impl Process {
         ended.expect("the process ends").unwrap()
     }
 
+    /// Whether it stands still after a SIGSTOP.
+    pub fn is_frozen(&self) -> bool {
+        let pid = self.child.id().expect("the process runs");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
