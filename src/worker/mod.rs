@@ -12,7 +12,7 @@
 mod batch;
 mod parking;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub struct Worker {
     at_work: AtWork,
     database_url: String,
     database: Option<PgConnection>,
+    /// Partitions of which the batch under way has left commands undecided.
+    left: BTreeSet<u16>,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
 }
@@ -87,6 +89,7 @@ impl Worker {
             at_work,
             database_url,
             database: None,
+            left: BTreeSet::new(),
             wake,
             metrics,
         }
@@ -135,6 +138,7 @@ impl Worker {
             }
         }
         drop_repeated(&mut items);
+        self.left.clear();
         if !self.settle(items, stop).await {
             // Nothing of it is acknowledged, and nothing later may be: an acknowledgement counts
             // for all that came before. It is delivered again, to us or to the next owner.
@@ -142,7 +146,9 @@ impl Worker {
             return;
         }
         for (tenure, tag) in acknowledge.into_values() {
-            if tenure.over.is_cancelled() {
+            // A tenure that ended meanwhile waits for this batch before its channel closes; what
+            // is settled is acknowledged, or the next owner would get it all again.
+            if self.left.contains(&tenure.fence.partition()) {
                 continue;
             }
             if let Err(cause) = tenure.acker.ack_through(tag).await {
@@ -158,7 +164,7 @@ impl Worker {
         let (mut away, mut stale) = (Backoff::server_away(), Backoff::stale_rows());
         let mut stale_tries = 0;
         loop {
-            items.retain(|item| !item.tenure.over.is_cancelled());
+            self.leave_ended(&mut items);
             if items.is_empty() {
                 return true;
             }
@@ -182,6 +188,17 @@ impl Worker {
                 Outcome::Refused(cause) => return self.alone(items, &cause, stop).await,
             }
         }
+    }
+
+    /// Drops the commands whose tenure is over, for the next owner to decide.
+    fn leave_ended(&mut self, items: &mut Vec<Item>) {
+        items.retain(|Item { tenure, .. }| {
+            let over = tenure.over.is_cancelled();
+            if over {
+                self.left.insert(tenure.fence.partition());
+            }
+            !over
+        });
     }
 
     /// Tries the commands one by one, so that only the one at fault suffers; alone, it is parked

@@ -46,11 +46,19 @@ impl Worker {
                 return true;
             };
             match Failure::of(&error) {
-                Failure::Stale => return true, // decided meanwhile
+                Failure::Stale => {
+                    let mut only =
+                        vec![Item { tenure: item.tenure.clone(), command: command.clone() }];
+                    self.drop_decided(&mut only).await;
+                    if only.is_empty() || stopped_within(stop, away.next_wait()).await {
+                        return only.is_empty();
+                    }
+                }
                 Failure::Fenced => {
                     // Not ours to end, and so not ours to acknowledge.
                     self.give_up_lost(std::slice::from_ref(item)).await;
                     if item.tenure.over.is_cancelled() {
+                        self.left.insert(item.tenure.fence.partition());
                         return true;
                     }
                 }

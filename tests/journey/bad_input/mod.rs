@@ -203,7 +203,9 @@ fn mistake_in(case: &Case, answer: &Answer) -> Option<String> {
     let body = &answer.body;
     let errors: Vec<&Value> = body["errors"].as_array().into_iter().flatten().collect();
     let complete = |error: &&Value| {
-        ["field", "code", "message"].iter().all(|m| error[*m].as_str().is_some_and(|t| !t.is_empty()))
+        ["field", "code", "message"]
+            .iter()
+            .all(|m| error[*m].as_str().is_some_and(|t| !t.is_empty()))
     };
     let filled = |member: &str| !answer.text(member).is_empty();
     let wrong = if answer.status != *status || body["status"] != *status {
