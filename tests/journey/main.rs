@@ -8,6 +8,7 @@
 
 mod cast;
 mod listener;
+mod load;
 mod stage;
 mod user;
 mod wire;
@@ -19,3 +20,5 @@ mod fleet;
 mod keys;
 mod main_road;
 mod seed;
+mod servers_away;
+mod stopping;

@@ -282,7 +282,7 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    async fn signal(&self, signal: &str) {
+    pub async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("the process runs").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
     }
