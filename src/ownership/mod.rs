@@ -58,6 +58,8 @@ pub struct Ownership {
     /// Looks in a row at which a partition had no consumer.
     without_owner: BTreeMap<u16, u32>,
     redis_is_away: bool,
+    /// The last round came to nothing: a server but Redis is out of this worker's reach.
+    troubled: bool,
 }
 
 /// Why this round of ownership came to nothing.
@@ -91,21 +93,23 @@ impl Ownership {
             owned: BTreeMap::new(),
             without_owner: BTreeMap::new(),
             redis_is_away: false,
+            troubled: false,
         })
     }
 
     /// Takes and gives back partitions until `stop`, then gives back all.
     pub async fn run(mut self, stop: CancellationToken) {
         let period = self.config.lease / RENEWALS;
-        let mut troubled = false;
         loop {
             match self.step().await {
-                Ok(()) => troubled = false,
+                Ok(()) => self.troubled = false,
                 Err(cause) => {
                     self.database = None;
-                    if !std::mem::replace(&mut troubled, true) {
+                    if !std::mem::replace(&mut self.troubled, true) {
                         warn!(%cause, "partitions cannot be taken now; trying again");
                     }
+                    // A member that can take nothing would keep its share from the others.
+                    let _ = self.leases.leave().await;
                 }
             }
             self.metrics.partitions_owned.set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
@@ -130,6 +134,11 @@ impl Ownership {
     /// When Postgres or RabbitMQ is away. What is owned stays owned.
     pub async fn step(&mut self) -> Result<(), OwnershipError> {
         let ended = self.forget_ended().await;
+        if self.troubled {
+            self.renew().await;
+            self.broker().await?;
+            self.database().await?;
+        }
         match self.leases.join().await {
             Ok(members) => {
                 let came_back = self.redis_is_away;
