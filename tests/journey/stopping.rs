@@ -70,7 +70,11 @@ async fn a_partition_is_handed_over_only_when_its_last_batch_is_acknowledged() {
     })
     .await;
     leaving.signal("-TERM").await;
-    leaving.logged(STOPPING, "signal").await;
+    until("the worker has closed its door", async || {
+        TcpStream::connect(&leaving.address).await.is_err()
+    })
+    .await;
+    assert!(!leaving.log_text().contains("the partition is given back"), "a batch is under way");
     transaction.rollback().await.unwrap();
     assert!(leaving.ended().await.success(), "{}", leaving.log_text());
     assert_eq!(user.polls(&held).await.text("status"), "succeeded");
