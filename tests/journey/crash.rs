@@ -53,6 +53,29 @@ async fn a_worker_that_dies_before_its_acknowledgement_has_decided_once() {
     assert_eq!(types, ["booking.confirmed", "command.rejected"]);
 }
 
+/// A rejection writes nothing that a second one would collide with but the command itself.
+#[tokio::test]
+async fn a_rejection_that_is_delivered_again_is_told_once() {
+    let stage = Stage::new("dies-rejecting").await;
+    let gateway = stage.gateway().await;
+    let events = Listener::on(&stage, EVENTS_EXCHANGE, &["#".to_owned()]).await;
+    let mut first = doomed(&stage, "worker", "worker.committed=kill").await;
+    let user = User::new(&gateway);
+
+    let accepted = user.cancels(&user.id.to_string()).await.is(202);
+    first.ended().await;
+    let decided = user.get(accepted.location()).await.is(200);
+    assert_eq!((decided.text("status"), decided.code()), ("rejected", "NOT_FOUND"));
+
+    let _second = stage.worker().await;
+    user.who_waits().books(0, 30).await.is(201);
+    let seen = events.hears(2).await;
+    let types: Vec<&str> = seen.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["command.rejected", "booking.confirmed"]);
+    assert_eq!(user.get(accepted.location()).await.body, decided.body);
+    one_booking_came_of_it(&stage).await;
+}
+
 #[tokio::test]
 async fn a_relay_that_dies_before_deleting_has_commands_doubled_and_decided_once() {
     let stage = Stage::new("dies-relaying-commands").await;

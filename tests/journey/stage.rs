@@ -278,10 +278,6 @@ impl Process {
         stat.rsplit(") ").next().unwrap().starts_with('T')
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
     pub async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("the process runs").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());

@@ -30,6 +30,26 @@ async fn a_gateway_stops_under_load_and_no_request_is_reset() {
 }
 
 #[tokio::test]
+async fn a_gateway_says_that_it_stops_while_its_door_is_still_open() {
+    let stage = Stage::new("gateway-announces").await;
+    let mut gateway = stage.gateway().await;
+    let ready = gateway.url("/health/ready");
+    gateway.signal("-TERM").await;
+    let mut announced = None;
+    until("the gateway says so or has closed the door", async || {
+        let answer = reqwest::get(&ready).await;
+        announced =
+            answer.as_ref().ok().filter(|answer| answer.status() == 503).map(|answer| {
+                answer.headers().get("connection").is_some_and(|value| value == "close")
+            });
+        announced.is_some() || answer.is_err()
+    })
+    .await;
+    assert_eq!(announced, Some(true), "503 with Connection: close");
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
 async fn a_worker_stops_under_load_and_the_other_takes_over_long_before_its_leases_run_out() {
     let stage = Stage::new("worker-stops").await;
     let gateway = stage.gateway().await;
