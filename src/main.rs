@@ -105,7 +105,11 @@ async fn run_role(role: Role, settings: &Settings) -> ExitCode {
     let stop = CancellationToken::new();
     let result = async {
         stop_on_signals(&stop, config.shutdown).context("listening to signals")?;
-        roles::start(role, config, stop).await?.ended().await;
+        let starting = roles::start(role, config, stop.clone());
+        tokio::select! {
+            started = starting => started?.ended().await,
+            () = stop.cancelled() => {} // nothing is held yet
+        }
         Ok(())
     };
     let code = exit_code(result.await);

@@ -37,6 +37,8 @@ const MAX_PACKED_BYTES: usize = 256 * 1024;
 /// A broker that has not confirmed by then is taken as lost. Below the time after which Postgres
 /// takes the lock from a silent relay (`store::RELAY_IDLE_LIMIT`, 5 s).
 const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+/// A step that is under way at the stop is given up after this.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// A step that takes longer has lost Postgres without being told.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
 /// While there is work, steps begin so far apart: what arrives meanwhile travels together, which
@@ -86,7 +88,15 @@ impl Relay {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::server_away();
         while !stop.is_cancelled() {
-            let led = self.lead(&mut backoff, &stop).await;
+            let given_up = async {
+                stop.cancelled().await;
+                tokio::time::sleep(STOP_LIMIT).await;
+            };
+            let led = tokio::select! {
+                led = self.lead(&mut backoff, &stop) => led,
+                // A server does not answer. What is left half done, the next leader does again.
+                () = given_up => Ok(()),
+            };
             self.note_leading(false);
             if let Err(cause) = led {
                 warn!(stream = self.stream.name(), %cause, "the relay begins anew");

@@ -92,11 +92,17 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    tokio::join!(
-        watch_postgres(&vitals, &views, &metrics, &stop),
-        watch_rabbitmq(&vitals, &views, &metrics, &stop),
-        watch_redis(&vitals, &views, &metrics, &stop),
-    );
+    let watching = async {
+        tokio::join!(
+            watch_postgres(&vitals, &views, &metrics, &stop),
+            watch_rabbitmq(&vitals, &views, &metrics, &stop),
+            watch_redis(&vitals, &views, &metrics, &stop),
+        )
+    };
+    tokio::select! {
+        _ = watching => {}
+        () = stop.cancelled() => {} // also in the middle of a look that is not answered
+    }
 }
 
 async fn watch_postgres(
