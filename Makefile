@@ -5,7 +5,7 @@ help:
 	@echo 'make test   run all tests against servers of their own'
 
 run: servers
-	cargo run --release --quiet -- dev
+	cargo run --release -- dev
 
 test: servers
 	cargo test
