@@ -12,6 +12,7 @@ pub mod command;
 pub mod decide;
 pub mod event;
 pub mod fields;
+pub mod json;
 pub mod problem;
 
 use std::fmt;

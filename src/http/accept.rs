@@ -24,6 +24,7 @@ use super::status::{accepted, decided};
 use crate::accept::Acceptance;
 use crate::booking::calendar::partition_of;
 use crate::booking::command::{Change, Command, CommandRecord, CommandStatus};
+use crate::booking::json;
 use crate::booking::problem::{Code, FieldError, Problem};
 use crate::store::commands::NewCommand;
 use crate::telemetry;
@@ -185,7 +186,7 @@ async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Probl
         let detail = "Send the body as JSON, with the header Content-Type: application/json.";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
-    match serde_json::from_slice(&body) {
+    match json::read(&body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(mistake("body", "must be a JSON object")),
         Err(error) => Err(mistake("body", format!("is not JSON: {error}"))),

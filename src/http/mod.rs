@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
@@ -81,6 +81,7 @@ async fn observe(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let asked_to_wait = caller::wait(request.headers()).is_some();
+    let has_body = !request.body().is_end_stream();
     let span = span_of(&request, route);
     let (correlation, refused) = match CorrelationId::of(request.headers()) {
         Ok(correlation) => (correlation, None),
@@ -105,7 +106,10 @@ async fn observe(
     }
     let headers = response.headers_mut();
     status::insert(headers, CORRELATION_ID, correlation.0);
-    if gateway.vitals.is_draining() {
+    // A body that was refused unread ends the connection; a client that was not told so would
+    // send its next request into the closed door.
+    let unread = has_body && matches!(status, 400..=408 | 413 | 415);
+    if gateway.vitals.is_draining() || unread {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -29,8 +29,9 @@ use crate::vitals::Vitals;
 const MAX_CONNECTIONS: usize = 16_384;
 /// A request's head must arrive within this time, also on an idle connection.
 const HEAD_LIMIT: Duration = Duration::from_secs(75);
-/// Larger request heads are answered 431.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Larger request heads are answered 431. They may be noticed only at twice the size: hyper looks
+/// between two reads.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Between the announcement of the stop and the closing of the door.
 const LAME_DUCK: Duration = Duration::from_millis(500);
 /// Requests that are inside finish within this time after the door has closed, or are cut: a client

@@ -38,6 +38,8 @@ fn broken_bodies() -> Vec<Case> {
         ("a number", "17".into()),
         ("a text", r#""text""#.into()),
         ("an array", format!("[{base}]").into()),
+        ("a key twice", base.replacen('{', &format!(r#"{{"userId":"{USER}","#), 1).into()),
+        ("a key twice within", with_note(r#""a":1,"\u0061":2"#).into()),
         ("two objects", format!("{base}{base}").into()),
         ("something after the object", format!("{base};").into()),
         ("a trailing comma", base.replace('}', ",}").into()),
