@@ -117,7 +117,8 @@ impl Relay {
         broker.declare_topology(self.partitions).await?;
         let mut publisher = broker.publisher().await?;
         let mut connection = store::connect(&self.database_url, Purpose::Relay).await?;
-        while !outbox::try_lock(&mut connection, self.stream).await? {
+        // Bounded: over a link that fell silent no answer would come, and no one would lead.
+        while !store::limited(outbox::try_lock(&mut connection, self.stream)).await? {
             if stopped_within(stop, STANDBY_POLL).await {
                 return Ok(());
             }
