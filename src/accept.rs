@@ -85,7 +85,8 @@ impl Acceptor {
         mistake: FieldError,
     ) -> Result<Acceptance, Problem> {
         if let Some(key) = key_of(new) {
-            let found = store::limited(commands::by_keys(&self.reads, &[key])).await;
+            let found =
+                store::read(&self.reads, async |c| commands::by_keys(c, &[key]).await).await;
             if let Some(stored) = found.map_err(|_| database_away())?.pop() {
                 self.metrics.replayed.inc();
                 return replay(new, stored);

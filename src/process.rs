@@ -46,6 +46,12 @@ pub async fn stopped_within(stop: &CancellationToken, wait: Duration) -> bool {
     tokio::time::timeout(wait, stop.cancelled()).await.is_ok()
 }
 
+/// Returns `limit` after `stop`: for work that is tried to its end, but may be given up.
+pub async fn cut_after(stop: &CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
+}
+
 /// Cancels `stop` at the first SIGTERM or SIGINT. At the second, or when the process has not
 /// ended `grace` after the first, the process is cut.
 ///

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use crate::booking::Stream;
 use crate::failpoint;
 use crate::metrics::{self, Metrics, Reason};
-use crate::process::stopped_within;
+use crate::process::{cut_after, stopped_within};
 use crate::queue::{self, Connection, Message, Publisher, QueueError, Verdict};
 use crate::retry::Backoff;
 use crate::store::{self, Purpose, outbox};
@@ -88,14 +88,10 @@ impl Relay {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::server_away();
         while !stop.is_cancelled() {
-            let given_up = async {
-                stop.cancelled().await;
-                tokio::time::sleep(STOP_LIMIT).await;
-            };
             let led = tokio::select! {
                 led = self.lead(&mut backoff, &stop) => led,
                 // A server does not answer. What is left half done, the next leader does again.
-                () = given_up => Ok(()),
+                () = cut_after(&stop, STOP_LIMIT) => Ok(()),
             };
             self.note_leading(false);
             if let Err(cause) = led {

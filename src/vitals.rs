@@ -14,9 +14,8 @@ use tracing::{info, warn};
 use crate::booking::Stream;
 use crate::lease;
 use crate::metrics::{self, Metrics};
-use crate::process::stopped_within;
 use crate::queue::{self, Connection};
-use crate::store::{commands, outbox};
+use crate::store::{commands, outbox, read};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -94,38 +93,27 @@ pub async fn run(
 ) {
     let watching = async {
         tokio::join!(
-            watch_postgres(&vitals, &views, &metrics, &stop),
-            watch_rabbitmq(&vitals, &views, &metrics, &stop),
-            watch_redis(&vitals, &views, &metrics, &stop),
-        )
+            watch_postgres(&vitals, &views, &metrics),
+            watch_rabbitmq(&vitals, &views, &metrics),
+            watch_redis(&vitals, &views, &metrics),
+        );
     };
     tokio::select! {
-        _ = watching => {}
-        () = stop.cancelled() => {} // also in the middle of a look that is not answered
+        () = watching => {}
+        () = stop.cancelled() => {} // also while a server lets us wait
     }
 }
 
-async fn watch_postgres(
-    vitals: &Vitals,
-    views: &Views,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) {
+async fn watch_postgres(vitals: &Vitals, views: &Views, metrics: &Metrics) {
     loop {
-        let found = limited(look_at_postgres(views, metrics, vitals)).await;
-        vitals.note(0, metrics, found);
-        if stopped_within(stop, PERIOD).await {
-            return;
-        }
+        // Its reads have limits of their own; cut short, one would keep a connection of the pool.
+        let found = look_at_postgres(views, metrics, vitals).await;
+        vitals.note(0, metrics, found.map_err(|error| error.to_string()));
+        tokio::time::sleep(PERIOD).await;
     }
 }
 
-async fn watch_rabbitmq(
-    vitals: &Vitals,
-    views: &Views,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) {
+async fn watch_rabbitmq(vitals: &Vitals, views: &Views, metrics: &Metrics) {
     let mut broker = None;
     loop {
         let found = limited(look_at_rabbitmq(&mut broker, views, metrics)).await;
@@ -133,18 +121,14 @@ async fn watch_rabbitmq(
             broker = None;
         }
         vitals.note(1, metrics, found);
-        if stopped_within(stop, PERIOD).await {
-            return;
-        }
+        tokio::time::sleep(PERIOD).await;
     }
 }
 
-async fn watch_redis(vitals: &Vitals, views: &Views, metrics: &Metrics, stop: &CancellationToken) {
+async fn watch_redis(vitals: &Vitals, views: &Views, metrics: &Metrics) {
     loop {
         vitals.note(2, metrics, limited(lease::ping(&views.redis)).await);
-        if stopped_within(stop, PERIOD).await {
-            return;
-        }
+        tokio::time::sleep(PERIOD).await;
     }
 }
 
@@ -163,7 +147,7 @@ async fn look_at_postgres(
     vitals: &Vitals,
 ) -> Result<(), sqlx::Error> {
     for stream in Stream::ALL {
-        let backlog = outbox::backlog(&views.reads, stream).await?;
+        let backlog = read(&views.reads, async |c| outbox::backlog(c, stream).await).await?;
         let label = metrics::Stream { stream: stream.name() };
         metrics.outbox_rows.get_or_create(&label).set(backlog.rows);
         metrics.outbox_oldest.get_or_create(&label).set(backlog.oldest_seconds);
@@ -173,7 +157,7 @@ async fn look_at_postgres(
             vitals.outbox_age_ms.store(ms, Ordering::Relaxed);
         }
     }
-    let waiting = commands::undecided_by_partition(&views.reads).await?;
+    let waiting = read(&views.reads, async |c| commands::undecided_by_partition(c).await).await?;
     for partition in 0..views.partitions {
         let here = waiting.iter().find(|w| u16::try_from(w.partition) == Ok(partition));
         let label = metrics::Partition { partition };

@@ -22,7 +22,7 @@ pub async fn booking(
 ) -> Result<Response, Problem> {
     let caller = caller::caller(&headers)?;
     let id = id.uuid()?;
-    let found = store::limited(bookings::by_id(&gateway.reads, id, caller)).await;
+    let found = store::read(&gateway.reads, async |c| bookings::by_id(c, id, caller).await).await;
     let booking = found.map_err(read_failed)?.ok_or_else(|| {
         // Another's booking is answered the same way as one that never was.
         Problem::new(Code::NotFound, format!("You have no booking with the id {id}."))

@@ -36,7 +36,7 @@ pub async fn command(
     let wait = caller::wait(&headers);
     // Before reading, so that no decision can come between.
     let decision = wait.and_then(|_| gateway.waiters.register(id));
-    let found = store::limited(commands::by_ids(&gateway.reads, &[id])).await;
+    let found = store::read(&gateway.reads, async |c| commands::by_ids(c, &[id]).await).await;
     let stored = found.map_err(read_failed)?.pop();
     let mine = |stored: &StoredCommand| {
         stored.calendar_id == caller || stored.caller == caller.to_string()

@@ -122,7 +122,7 @@ pub async fn run(waiters: Arc<Waiters>, reads: PgPool, wake: Arc<Wake>, stop: Ca
         if ids.is_empty() {
             continue;
         }
-        match store::limited(commands::by_ids(&reads, &ids)).await {
+        match store::read(&reads, async |c| commands::by_ids(c, &ids).await).await {
             Ok(found) => {
                 let decided = found.iter().filter(|c| c.record.status != CommandStatus::Accepted);
                 decided.for_each(|command| waiters.answer(&command.record));

@@ -31,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 /// A read that finds no free connection within this time answers 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A read that is not answered by then answers 503.
+const READ_LIMIT: Duration = Duration::from_secs(3);
 /// Connections for reads; more requests wait for one of them.
 const MAX_READ_CONNECTIONS: u32 = 8;
 
@@ -130,6 +132,23 @@ pub fn read_pool(url: &str) -> Result<PgPool, sqlx::Error> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .connect_lazy_with(options(url, Purpose::Read)?))
+}
+
+/// Runs one read on a connection of the pool, for 3 s at most.
+///
+/// # Errors
+/// When the server is away, or silent.
+pub async fn read<T>(
+    pool: &PgPool,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    if let Ok(found) = tokio::time::timeout(READ_LIMIT, read(&mut connection)).await {
+        return found;
+    }
+    // The pool would first ask it whether it is well, and keep its place until it answers.
+    drop(connection.detach());
+    Err(sqlx::Error::PoolTimedOut)
 }
 
 /// Brings the schema to this binary's version and lays out `partitions` partitions.
