@@ -15,6 +15,7 @@ mod tenure;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -101,7 +102,7 @@ impl Ownership {
     pub async fn run(mut self, stop: CancellationToken) {
         let period = self.config.lease / RENEWALS;
         loop {
-            match self.step().await {
+            match self.step(&stop).await {
                 Ok(()) => self.troubled = false,
                 Err(cause) => {
                     self.database = None;
@@ -128,32 +129,34 @@ impl Ownership {
     }
 
     /// One round: forget what is over, renew, then give back what is too much or take what is
-    /// too little.
+    /// too little. `stop` ends the waits for servers; giving back goes to its end.
     ///
     /// # Errors
     /// When Postgres or RabbitMQ is away. What is owned stays owned.
-    pub async fn step(&mut self) -> Result<(), OwnershipError> {
+    pub async fn step(&mut self, stop: &CancellationToken) -> Result<(), OwnershipError> {
         let ended = self.forget_ended().await;
         if self.troubled {
             self.renew().await;
-            self.broker().await?;
-            self.database().await?;
+            unless_stopped(stop, self.reach()).await?;
         }
         match self.leases.join().await {
             Ok(members) => {
                 let came_back = self.redis_is_away;
                 self.note_redis(None);
                 self.renew().await;
-                self.consume_again(&ended).await?;
+                unless_stopped(stop, self.consume_again(&ended)).await?;
                 if came_back {
                     return Ok(()); // the others need a round to renew theirs, too
                 }
-                self.balance(members).await
+                let share = share(&self.worker, members, self.config.partitions);
+                let surplus: Vec<u16> = self.owned.keys().skip(share).copied().collect();
+                self.release(&surplus).await;
+                unless_stopped(stop, self.take_up_to(share)).await
             }
             Err(cause) => {
                 self.note_redis(Some(cause.to_string()));
-                self.consume_again(&ended).await?;
-                self.take_abandoned().await
+                unless_stopped(stop, self.consume_again(&ended)).await?;
+                unless_stopped(stop, self.take_abandoned()).await
             }
         }
     }
@@ -170,18 +173,18 @@ impl Ownership {
             .map(|(partition, _)| *partition)
             .collect();
         let mut again = Vec::new();
-        for partition in partitions {
-            if let Some(owned) = self.owned.get(&partition)
+        for partition in &partitions {
+            if let Some(owned) = self.owned.get(partition)
                 && !owned.tenure.over.is_cancelled()
             {
                 again.push(owned.tenure.fence);
             } else {
                 self.count("ended");
                 info!(partition, "the tenure ended before its time");
-                let _ = self.leases.release(partition).await; // otherwise it runs out by itself
+                let _ = self.leases.release(*partition).await; // otherwise it runs out by itself
             }
-            self.end_tenure(partition).await;
         }
+        self.end_tenures(&partitions).await;
         again
     }
 
@@ -190,22 +193,25 @@ impl Ownership {
         let Ok(renewals) = self.leases.renew(&partitions).await else {
             return; // the next round sees whether Redis is away
         };
-        for (partition, renewal) in std::iter::zip(partitions, renewals) {
-            if renewal == Renewal::Lost {
-                self.count("lost");
-                info!(partition, "the lease is another's; giving the partition up");
-                self.end_tenure(partition).await;
-            }
+        let lost: Vec<u16> = std::iter::zip(partitions, renewals)
+            .filter(|(_, renewal)| *renewal == Renewal::Lost)
+            .map(|(partition, _)| partition)
+            .collect();
+        for partition in &lost {
+            self.count("lost");
+            info!(partition, "the lease is another's; giving the partition up");
         }
+        self.end_tenures(&lost).await;
     }
 
-    /// Gives back what is more than this worker's share, or takes what is free up to it.
-    async fn balance(&mut self, members: Vec<String>) -> Result<(), OwnershipError> {
-        let share = share(&self.worker, members, self.config.partitions);
-        if self.owned.len() > share {
-            let surplus: Vec<u16> = self.owned.keys().skip(share).copied().collect();
-            self.release(&surplus).await;
-        }
+    /// Sees to it that Postgres and RabbitMQ can be used.
+    async fn reach(&mut self) -> Result<(), OwnershipError> {
+        self.broker().await?;
+        self.database().await?;
+        Ok(())
+    }
+
+    async fn take_up_to(&mut self, share: usize) -> Result<(), OwnershipError> {
         for partition in 0..self.config.partitions {
             if self.owned.len() >= share {
                 break;
@@ -277,29 +283,30 @@ impl Ownership {
 
     /// Gives partitions back: drains, closes, then lets others have the leases.
     async fn release(&mut self, partitions: &[u16]) {
+        self.end_tenures(partitions).await;
+        // A lease that cannot be released runs out by itself.
+        join_all(partitions.iter().map(|partition| self.leases.release(*partition))).await;
         for partition in partitions {
-            if let Some(owned) = self.owned.get(partition) {
-                owned.tenure.over.cancel(); // all first, so that one wait drains all
-            }
-        }
-        for partition in partitions {
-            self.end_tenure(*partition).await;
-            let _ = self.leases.release(*partition).await; // otherwise it runs out by itself
             self.count("released");
             info!(partition, "the partition is given back");
         }
     }
 
-    /// Ends a tenure in order: nothing new is begun, what is under way ends, the channel closes.
-    async fn end_tenure(&mut self, partition: u16) {
-        let Some(owned) = self.owned.remove(&partition) else {
+    /// Ends tenures in order: nothing new is begun, what is under way ends, the channels close.
+    /// All at once, so that a broker that is silent costs one wait and not one for each.
+    async fn end_tenures(&mut self, partitions: &[u16]) {
+        let ending: Vec<Owned> = partitions.iter().filter_map(|p| self.owned.remove(p)).collect();
+        if ending.is_empty() {
             return;
-        };
-        owned.tenure.over.cancel();
-        drop(self.at_work.lock().await);
-        if let Ok(consumer) = owned.forwarder.await {
-            consumer.close().await;
         }
+        ending.iter().for_each(|owned| owned.tenure.over.cancel());
+        drop(self.at_work.lock().await);
+        join_all(ending.into_iter().map(async |owned| {
+            if let Ok(consumer) = owned.forwarder.await {
+                consumer.close().await;
+            }
+        }))
+        .await;
     }
 
     async fn broker(&mut self) -> Result<&Connection, QueueError> {
@@ -338,6 +345,18 @@ impl Ownership {
 
     fn count(&self, reason: &'static str) {
         self.metrics.lease_events.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// What begins ownership may be given up half way: what was begun runs out by itself.
+async fn unless_stopped(
+    stop: &CancellationToken,
+    beginning: impl Future<Output = Result<(), OwnershipError>>,
+) -> Result<(), OwnershipError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        begun = beginning => begun,
     }
 }
 
