@@ -3,7 +3,8 @@
 //! In: a listener and a router. Out: served connections. On stop the server first says so
 //! (readiness 503, `Connection: close` on every answer) while it still takes connections, so
 //! that balancers and keep-alive clients can move on; then it takes in who already waits at the
-//! door, closes it, lets every request that is inside finish, cuts whoever is silent, and returns.
+//! door, closes it, hears whoever came in last, lets every request that is inside finish, cuts
+//! whoever is silent, and returns.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(75);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Between the announcement of the stop and the closing of the door.
 const LAME_DUCK: Duration = Duration::from_millis(500);
+/// Between the closing of the door and that of idle connections: the first request of whoever came
+/// in last is on its way, and to close its connection would reset it.
+const LAST_CALL: Duration = Duration::from_millis(250);
 /// Requests that are inside finish within this time after the door has closed, or are cut: a client
 /// that never sends the rest of its request must not keep the process from ending.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
@@ -77,6 +81,7 @@ pub async fn serve(
         admit(stream, &routes, &graceful, &cut, None);
     }
     drop(listener);
+    tokio::time::sleep(LAST_CALL).await;
     if tokio::time::timeout(FINISH_LIMIT, graceful.shutdown()).await.is_err() {
         warn!(seconds = FINISH_LIMIT.as_secs(), "connections that did not finish are cut");
         cut.cancel();
@@ -119,4 +124,30 @@ fn connection(
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_request_of_whoever_came_in_last_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, vitals) = (CancellationToken::new(), Arc::new(Vitals::default()));
+        let routes = Router::new().fallback(async || "here");
+        let serving = tokio::spawn(serve(listener, routes, vitals.clone(), stop.clone()));
+        stop.cancel();
+        let mut last = TcpStream::connect(address).await.unwrap();
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        last.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 12];
+        last.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200");
+        serving.await.unwrap();
+    }
 }
