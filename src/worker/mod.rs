@@ -15,6 +15,7 @@ mod parking;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -24,12 +25,12 @@ use tracing::{Instrument as _, info_span, warn};
 use uuid::Uuid;
 
 use crate::booking::Stream;
-use crate::booking::command::{Command, CommandStatus};
+use crate::booking::command::CommandStatus;
 use crate::booking::decide::Decision;
 use crate::failpoint;
 use crate::metrics::{Metrics, Reason, State};
 use crate::ownership::{Arrival, AtWork, Tenure};
-use crate::process::stopped_within;
+use crate::process::{cut_after, stopped_within};
 use crate::retry::Backoff;
 use crate::store::commands::{self};
 use crate::store::decisions::{self, Decided, Verdict};
@@ -38,6 +39,7 @@ use crate::store::{self, Failure, Purpose, bookings};
 use crate::telemetry::{self, JOURNEY};
 use crate::wake::Wake;
 use batch::{Item, drop_repeated, fences, judge};
+use parking::{Opened, open};
 
 /// Commands of one commit; a batch takes no further message once it has as many.
 const MAX_BATCH: usize = 256;
@@ -47,6 +49,8 @@ const MAX_MESSAGES: usize = 256;
 const MAX_STALE_TRIES: u32 = 4;
 /// A command that has failed for its own sake so often is parked.
 const MAX_ATTEMPTS: i16 = 3;
+/// A batch that Postgres has not answered so long after the stop is left to the next owner.
+const STOP_LIMIT: Duration = Duration::from_secs(4);
 
 /// Decides what arrives.
 pub struct Worker {
@@ -121,15 +125,18 @@ impl Worker {
     /// One batch, from what waits to its acknowledgement.
     async fn work(&mut self, stop: &CancellationToken) {
         let mut acknowledge: BTreeMap<u16, (Arc<Tenure>, u64)> = BTreeMap::new();
-        let mut items: Vec<Item> = Vec::new();
+        let (mut items, mut unreadable) = (Vec::new(), Vec::new());
         while items.len() < MAX_BATCH
             && let Some(Arrival { tenure, delivery }) = self.waiting.pop_front()
         {
             if tenure.over.is_cancelled() {
                 continue; // goes back to the queue when its channel closes
             }
-            match serde_json::from_slice::<Vec<Command>>(&delivery.body) {
-                Ok(commands) => {
+            match open(&delivery.body) {
+                Ok(Opened { commands, illegible }) => {
+                    for illegible in illegible {
+                        unreadable.push((tenure.clone(), illegible));
+                    }
                     let item = |command| Item { tenure: tenure.clone(), command };
                     items.extend(commands.into_iter().map(item));
                     acknowledge.insert(tenure.fence.partition(), (tenure, delivery.tag));
@@ -139,7 +146,7 @@ impl Worker {
         }
         drop_repeated(&mut items);
         self.left.clear();
-        if !self.settle(items, stop).await {
+        if !(self.settle(items, stop).await && self.park_unreadable(unreadable, stop).await) {
             // Nothing of it is acknowledged, and nothing later may be: an acknowledgement counts
             // for all that came before. It is delivered again, to us or to the next owner.
             acknowledge.into_values().for_each(|(tenure, _)| tenure.over.cancel());
@@ -168,7 +175,7 @@ impl Worker {
             if items.is_empty() {
                 return true;
             }
-            match self.step(&items).await {
+            match self.step(&items, stop).await {
                 Outcome::Committed => return true,
                 Outcome::Fenced => self.give_up_lost(&items).await,
                 Outcome::Stale if stale_tries < MAX_STALE_TRIES => {
@@ -220,7 +227,10 @@ impl Worker {
             Err(error) => Err(error),
         };
         match attempts {
-            Ok(attempts) if attempts >= MAX_ATTEMPTS => self.park(&item, cause, stop).await,
+            Ok(attempts) if attempts >= MAX_ATTEMPTS => {
+                let content = serde_json::to_string(&item.command).unwrap_or_default();
+                self.park(&item, cause, &content, stop).await
+            }
             Err(sqlx::Error::RowNotFound) => {
                 // No such undecided command: a message about one that was decided, or never was.
                 self.metrics.duplicates.inc();
@@ -239,7 +249,7 @@ impl Worker {
     }
 
     /// Decides the commands against the database as it is and commits, once.
-    async fn step(&mut self, items: &[Item]) -> Outcome {
+    async fn step(&mut self, items: &[Item], stop: &CancellationToken) -> Outcome {
         let span = info_span!(
             target: JOURNEY, "decide", otel.kind = "consumer", messaging.system = "rabbitmq",
             messaging.batch.message_count = items.len()
@@ -249,7 +259,11 @@ impl Worker {
                 .iter()
                 .for_each(|item| telemetry::link(&span, item.command.traceparent.as_deref()));
         }
-        let error = match store::limited(self.try_step(items).instrument(span)).await {
+        let tried = tokio::select! {
+            tried = store::limited(self.try_step(items).instrument(span)) => tried,
+            () = cut_after(stop, STOP_LIMIT) => Err(sqlx::Error::PoolTimedOut),
+        };
+        let error = match tried {
             Ok(outcome) => return outcome,
             Err(error) => error,
         };

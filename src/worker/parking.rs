@@ -1,16 +1,25 @@
 //! Parking: how what cannot be processed is set aside, so that it stops nothing but itself.
 //!
-//! In: a command that keeps failing alone, or a message that no command can be read from. Out: a
-//! final state with an event and a dead letter, in one transaction; or the message in the queue
-//! `booking.dead`. If it dies half way nothing has happened, and the delivery comes again.
+//! In: a command that keeps failing alone, a command that cannot be read, or a message that no
+//! command can be read from. Out: a final state with an event and a dead letter, in one
+//! transaction; or the message in the queue `booking.dead`. If it dies half way nothing has
+//! happened, and the delivery comes again.
+//!
+//! Many commands share a message. One that this release cannot read (a newer one accepted it,
+//! during an upgrade) must not take its neighbours along: they would never be decided.
 
-use chrono::Utc;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{Item, Worker};
+use crate::booking::command::{Change, Command};
 use crate::booking::problem::{Code, Problem};
 use crate::metrics::Reason;
 use crate::ownership::Tenure;
@@ -21,12 +30,85 @@ use crate::store::decisions::{self, Decided, Verdict};
 use crate::store::partitions::Fence;
 use crate::store::{self, Failure};
 
+/// The commands of one message.
+pub(super) struct Opened {
+    pub commands: Vec<Command>,
+    pub illegible: Vec<Illegible>,
+}
+
+/// A command whose change cannot be read.
+pub(super) struct Illegible {
+    command: Command,
+    content: String,
+    cause: String,
+}
+
+/// Reads a message; an error when it is no list of commands at all.
+pub(super) fn open(body: &[u8]) -> Result<Opened, serde_json::Error> {
+    if let Ok(commands) = serde_json::from_slice(body) {
+        return Ok(Opened { commands, illegible: Vec::new() });
+    }
+    let mut opened = Opened { commands: Vec::new(), illegible: Vec::new() };
+    for part in serde_json::from_slice::<Vec<&RawValue>>(body)? {
+        match serde_json::from_str(part.get()) {
+            Ok(command) => opened.commands.push(command),
+            Err(cause) => opened.illegible.push(Illegible {
+                command: without_change(part)?,
+                content: part.get().to_owned(),
+                cause: cause.to_string(),
+            }),
+        }
+    }
+    Ok(opened)
+}
+
+/// As much of a command as its end needs. Its row knows the kind of change, its event cannot.
+fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope {
+        command_id: Uuid,
+        booking_id: Uuid,
+        calendar_id: Uuid,
+        caller: String,
+        correlation_id: String,
+        accepted_at: DateTime<Utc>,
+    }
+    let envelope: Envelope = serde_json::from_str(part.get())?;
+    Ok(Command {
+        command_id: envelope.command_id,
+        booking_id: envelope.booking_id,
+        calendar_id: envelope.calendar_id,
+        caller: envelope.caller,
+        correlation_id: envelope.correlation_id,
+        traceparent: None,
+        accepted_at: envelope.accepted_at,
+        change: Change::Cancel { reason: None },
+    })
+}
+
 impl Worker {
-    /// Ends a command that cannot be processed: a final state, an event, and a dead letter.
+    /// Parks commands that cannot be read; false when that has to wait, as in [`Worker::settle`].
+    pub(super) async fn park_unreadable(
+        &mut self,
+        unreadable: Vec<(Arc<Tenure>, Illegible)>,
+        stop: &CancellationToken,
+    ) -> bool {
+        for (tenure, Illegible { command, content, cause }) in unreadable {
+            if !self.park(&Item { tenure, command }, &cause, &content, stop).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends a command that cannot be processed: a final state, an event, and a dead letter with
+    /// its content.
     pub(super) async fn park(
         &mut self,
         item: &Item,
         cause: &str,
+        content: &str,
         stop: &CancellationToken,
     ) -> bool {
         let command = &item.command;
@@ -39,8 +121,15 @@ impl Worker {
                 command,
                 verdict: Verdict::Failed(Problem::new(Code::InternalError, detail)),
             };
-            let (fences, letter) = ([item.tenure.fence], with_letter.then_some(cause));
-            let trying = store::limited(self.try_park(&fences, &failed, letter));
+            let fences = [item.tenure.fence];
+            let letter = with_letter.then(|| DeadLetter {
+                id: Uuid::now_v7(),
+                command_id: Some(command.command_id),
+                source: "worker",
+                reason: cause,
+                body: content,
+            });
+            let trying = store::limited(self.try_park(&fences, &failed, letter.as_ref()));
             let Err(error) = trying.await else {
                 self.metrics.parked.get_or_create(&Reason { reason: "command" }).inc();
                 return true;
@@ -78,21 +167,13 @@ impl Worker {
         &mut self,
         fences: &[Fence],
         failed: &Decided<'_>,
-        cause: Option<&str>,
+        letter: Option<&DeadLetter<'_>>,
     ) -> Result<(), sqlx::Error> {
         let mut transaction = self.database().await?.begin().await?;
         let now = Utc::now();
         decisions::commit(&mut transaction, fences, std::slice::from_ref(failed), now).await?;
-        if let Some(reason) = cause {
-            let body = serde_json::to_string(failed.command).unwrap_or_default();
-            let letter = DeadLetter {
-                id: Uuid::now_v7(),
-                command_id: Some(failed.command.command_id),
-                source: "worker",
-                reason,
-                body: &body,
-            };
-            commands::keep_dead_letter(&mut transaction, &letter).await?;
+        if let Some(letter) = letter {
+            commands::keep_dead_letter(&mut transaction, letter).await?;
         }
         transaction.commit().await?;
         self.note(std::slice::from_ref(failed), now);
@@ -107,5 +188,19 @@ impl Worker {
         if let Err(cause) = tenure.acker.park(tag).await {
             warn!(partition, %cause, "could not park; the message comes again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_list_of_commands_is_refused_as_a_whole() {
+        for body in ["", "{}", "[1]", "[{}]", "\u{feff}[]", r#"[{"commandId": 7}]"#] {
+            assert!(open(body.as_bytes()).is_err(), "{body}");
+        }
+        assert!(open(b"\xff").is_err());
+        assert!(open(b"[]").is_ok());
     }
 }

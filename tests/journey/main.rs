@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cast;
+mod link;
 mod listener;
 mod load;
 mod stage;
@@ -21,4 +22,6 @@ mod keys;
 mod main_road;
 mod seed;
 mod servers_away;
+mod silence;
 mod stopping;
+mod unreadable;

@@ -116,6 +116,13 @@ impl Stage {
 
     /// Starts a process of this stage; `settings` are further environment variables.
     pub async fn start(&self, role: &str, settings: &[(&str, &str)]) -> Process {
+        let mut process = self.spawn(role, settings);
+        process.address = process.logged("started", "address").await;
+        process
+    }
+
+    /// The same, without waiting until it serves.
+    pub fn spawn(&self, role: &str, settings: &[(&str, &str)]) -> Process {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = scratch().join(format!("{}-{role}-{number}.log", self.name));
@@ -136,9 +143,7 @@ impl Stage {
             .stderr(File::create(&log).unwrap())
             .kill_on_drop(true);
         let child = command.spawn().unwrap();
-        let mut process = Process { child, log, address: String::new() };
-        process.address = process.logged("started", "address").await;
-        process
+        Process { child, log, address: String::new() }
     }
 
     /// Starts a gateway whose servers answer.
@@ -258,6 +263,17 @@ impl Process {
     /// SIGCONT.
     pub async fn thaw(&self) {
         self.signal("-CONT").await;
+    }
+
+    /// Waits until it would hear a SIGTERM instead of dying of it.
+    pub async fn listens_to_signals(&self) {
+        let status = format!("/proc/{}/status", self.child.id().expect("the process runs"));
+        until("the process handles SIGTERM", async || {
+            let text = std::fs::read_to_string(&status).unwrap();
+            let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+        })
+        .await;
     }
 
     /// SIGTERM, then waits for the end.

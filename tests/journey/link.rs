@@ -1,0 +1,78 @@
+//! A way to a server that can fall silent: connections stay open, take everything, and nothing
+//! comes of it. That is what a lost network looks like, and a frozen server too.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use url::Url;
+
+/// Passes bytes between processes and one server.
+pub struct Link {
+    address: SocketAddr,
+    silent: watch::Sender<bool>,
+}
+
+impl Link {
+    /// A link to the server of `url`.
+    pub async fn to(url: &str) -> Self {
+        let url = Url::parse(url).unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (silent, looks) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server.clone(), looks.clone()));
+            }
+        });
+        Self { address, silent }
+    }
+
+    /// The URL with this link in place of the server.
+    pub fn instead_of(&self, url: &str) -> String {
+        let mut url = Url::parse(url).unwrap();
+        url.set_port(Some(self.address.port())).unwrap();
+        url.to_string()
+    }
+
+    pub fn falls_silent(&self) {
+        self.silent.send_replace(true);
+    }
+
+    /// New connections work. Those that were silent stay so for ever: nobody remembers them.
+    pub fn heals(&self) {
+        self.silent.send_replace(false);
+    }
+}
+
+async fn carry(client: TcpStream, server: String, mut silent: watch::Receiver<bool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    if *silent.borrow_and_update() {
+        return swallow(from_client).await;
+    }
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (mut from_server, mut to_server) = server.into_split();
+    tokio::select! {
+        () = pump(&mut from_client, &mut to_server) => return,
+        () = pump(&mut from_server, &mut to_client) => return,
+        _ = silent.wait_for(|silent| *silent) => {}
+    }
+    // Until both ends give up; neither hears of the other.
+    tokio::join!(swallow(from_client), swallow(from_server));
+}
+
+async fn pump(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn swallow(mut from: impl AsyncRead + Unpin) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(1..) = from.read(&mut buffer).await {}
+}
