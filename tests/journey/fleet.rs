@@ -102,6 +102,24 @@ async fn a_worker_that_slept_through_its_lease_is_refused_by_the_fence() {
     stage.all_promises_hold().await;
 }
 
+#[tokio::test]
+async fn a_lease_is_renewed_before_it_runs_out() {
+    let stage = Stage::with_partitions("renewed", 1).await;
+    let mut worker = stage.worker().await;
+    worker.logged("the partition is ours", "partition").await;
+    let client = redis::Client::open(stage.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut last = i64::MAX;
+    until("the lease is valid for longer than before", async || {
+        let key = format!("{}:lease:p.00", stage.redis_prefix);
+        let left: i64 = redis::cmd("PTTL").arg(key).query_async(&mut redis).await.unwrap();
+        assert!(left > 0, "the lease has run out");
+        std::mem::replace(&mut last, left) < left
+    })
+    .await;
+    assert_eq!(stage.number("select fence from partitions").await, 1);
+}
+
 /// Ten commands, each sent when the one before is accepted, at the gateways in turn. Returns the
 /// command ids in that order.
 async fn plays_the_script(
