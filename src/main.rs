@@ -158,9 +158,7 @@ async fn run_verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let amqp_url = (!settings.amqp_url.is_empty()).then(|| settings.amqp_url.clone());
     let settings = settings.with_database_only();
     let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
-    let report =
-        verify::run(&config.database_url, amqp_url.as_deref(), config.partitions, args.patience)
-            .await?;
+    let report = verify::run(&config.database_url, amqp_url.as_deref(), args.patience).await?;
     print!("{}", report.text);
     println!("{}", if report.holds { "all promises hold" } else { "a promise is BROKEN" });
     Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })

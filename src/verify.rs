@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::queue::{Connection, DEAD_QUEUE, partition_queue};
 use crate::store::verify::{CHECKS, snapshot};
-use crate::store::{self, Purpose};
+use crate::store::{self, Purpose, partitions};
 
 /// What was found: the table to print, and whether all promises hold.
 pub struct Report {
@@ -25,7 +25,6 @@ pub struct Report {
 pub async fn run(
     database_url: &str,
     amqp_url: Option<&str>,
-    partitions: u16,
     patience: u32,
 ) -> anyhow::Result<Report> {
     let patience = i32::try_from(patience).unwrap_or(i32::MAX);
@@ -55,6 +54,7 @@ pub async fn run(
         report.holds &= found.offenders == 0;
     }
     if let Some(amqp_url) = amqp_url {
+        let partitions = u16::try_from(partitions::count(&mut snapshot).await?)?;
         report.text.push_str(&broker_counts(amqp_url, partitions).await);
     }
     Ok(report)

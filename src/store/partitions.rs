@@ -19,14 +19,21 @@ pub async fn lay_out(connection: &mut PgConnection, count: u16) -> Result<(), sq
     Ok(())
 }
 
+/// How many partitions the database was laid out with.
+///
+/// # Errors
+/// When the server is away.
+pub async fn count(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from partitions").fetch_one(connection).await
+}
+
 /// Checks that the database was laid out with `count` partitions. With another number, commands
 /// of one calendar would go to two queues and lose their order.
 ///
 /// # Errors
 /// When the numbers differ, saying what to do.
 pub async fn check_count(connection: &mut PgConnection, count: u16) -> anyhow::Result<()> {
-    let present: i64 =
-        sqlx::query_scalar("select count(*) from partitions").fetch_one(connection).await?;
+    let present = self::count(connection).await?;
     anyhow::ensure!(
         present == i64::from(count),
         "PARTITIONS is {count}, but this database was laid out with {present}; set \
