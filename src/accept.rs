@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::booking::problem::{Code, FieldError, Problem};
 use crate::failpoint;
 use crate::metrics::{Kind, Metrics};
 use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
-use crate::store::{self, Failure, Purpose};
+use crate::store::{self, Failure, KeptConnection, Purpose};
 use crate::wake::Wake;
 
 /// Commands of one commit; more wait for the next one.
@@ -99,8 +99,7 @@ impl Acceptor {
 /// The lane: batches offers, commits, answers.
 pub struct Lane {
     offers: mpsc::Receiver<Offer>,
-    database_url: String,
-    connection: Option<PgConnection>,
+    database: KeptConnection,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
 }
@@ -114,8 +113,8 @@ pub fn lane(
 ) -> (Acceptor, Lane) {
     let (sender, offers) = mpsc::channel(MAX_WAITING);
     let acceptor = Acceptor { offers: sender, reads, metrics: metrics.clone() };
-    let lane =
-        Lane { offers, database_url: database_url.to_owned(), connection: None, wake, metrics };
+    let database = KeptConnection::new(database_url, Purpose::Accept);
+    let lane = Lane { offers, database, wake, metrics };
     (acceptor, lane)
 }
 
@@ -143,11 +142,11 @@ impl Lane {
         if batch.is_empty() {
             return;
         }
-        let commands: Vec<NewCommand> = batch.iter().map(|offer| offer.new.clone()).collect();
+        let commands: Vec<&NewCommand> = batch.iter().map(|offer| &offer.new).collect();
         self.metrics.accept_batch.observe(commands.len() as f64);
         let tried = tokio::time::timeout(COMMIT_LIMIT, self.commit(&commands)).await;
         let tried = tried.unwrap_or_else(|_| {
-            self.connection = None;
+            self.database.drop_it();
             Err(sqlx::Error::PoolTimedOut)
         });
         match tried {
@@ -180,14 +179,14 @@ impl Lane {
     }
 
     /// Tries the batch, and once more on a fresh connection.
-    async fn commit(&mut self, batch: &[NewCommand]) -> Result<Outcome, sqlx::Error> {
+    async fn commit(&mut self, batch: &[&NewCommand]) -> Result<Outcome, sqlx::Error> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_commit(batch, tries > 1).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => {
-                    self.connection = None;
+                    self.database.drop_it();
                     if tries >= MAX_TRIES || Failure::of(&error) == Failure::Content {
                         return Err(error);
                     }
@@ -198,13 +197,10 @@ impl Lane {
 
     async fn try_commit(
         &mut self,
-        batch: &[NewCommand],
+        batch: &[&NewCommand],
         again: bool,
     ) -> Result<Outcome, sqlx::Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(store::connect(&self.database_url, Purpose::Accept).await?),
-        };
+        let connection = self.database.get().await?;
         let mut accepted: HashSet<Uuid> = HashSet::new();
         if again {
             // The first try may have committed although its answer was lost.
@@ -212,17 +208,14 @@ impl Lane {
             let present = commands::by_ids(&mut *connection, &ids).await?;
             accepted.extend(present.iter().map(|stored| stored.record.command_id));
         }
-        let fresh: Vec<NewCommand> = batch
-            .iter()
-            .filter(|new| !accepted.contains(&new.command.command_id))
-            .cloned()
-            .collect();
+        let mut fresh = batch.to_vec();
+        fresh.retain(|new| !accepted.contains(&new.command.command_id));
         accepted.extend(commands::accept(connection, &fresh).await?);
         failpoint::reach(failpoint::ACCEPT_COMMITTED);
         let used: Vec<KeyOfCaller> = batch
             .iter()
             .filter(|new| !accepted.contains(&new.command.command_id))
-            .filter_map(key_of)
+            .filter_map(|new| key_of(new))
             .collect();
         let mut before = HashMap::new();
         if !used.is_empty() {

@@ -240,7 +240,7 @@ fn start_worker(
     let worker = Worker::new(
         arrivals,
         at_work,
-        config.database_url.clone(),
+        &config.database_url,
         shared.wake.clone(),
         shared.metrics.clone(),
     );

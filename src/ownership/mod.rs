@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +27,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::process::stopped_within;
 use crate::queue::{Connection, Consumer, QueueError, partition_queue};
 use crate::store::partitions::{self, Fence};
-use crate::store::{self, Purpose};
+use crate::store::{self, KeptConnection, Purpose};
 use tenure::forward;
 pub use tenure::{Arrival, AtWork, Tenure};
 
@@ -54,7 +53,7 @@ pub struct Ownership {
     at_work: AtWork,
     metrics: Arc<Metrics>,
     broker: Option<Connection>,
-    database: Option<PgConnection>,
+    database: KeptConnection,
     owned: BTreeMap<u16, Owned>,
     /// Looks in a row at which a partition had no consumer.
     without_owner: BTreeMap<u16, u32>,
@@ -85,12 +84,12 @@ impl Ownership {
         Ok(Self {
             leases: Leases::new(&config.redis_url, &config.redis_prefix, &worker, config.lease)?,
             worker,
+            database: KeptConnection::new(&config.database_url, Purpose::Decide),
             config,
             arrivals,
             at_work,
             metrics,
             broker: None,
-            database: None,
             owned: BTreeMap::new(),
             without_owner: BTreeMap::new(),
             redis_is_away: false,
@@ -105,7 +104,7 @@ impl Ownership {
             match self.step(&stop).await {
                 Ok(()) => self.troubled = false,
                 Err(cause) => {
-                    self.database = None;
+                    self.database.drop_it();
                     if !std::mem::replace(&mut self.troubled, true) {
                         warn!(%cause, "partitions cannot be taken now; trying again");
                     }
@@ -207,7 +206,7 @@ impl Ownership {
     /// Sees to it that Postgres and RabbitMQ can be used.
     async fn reach(&mut self) -> Result<(), OwnershipError> {
         self.broker().await?;
-        self.database().await?;
+        self.database.get().await?;
         Ok(())
     }
 
@@ -256,7 +255,8 @@ impl Ownership {
     async fn try_take(&mut self, partition: u16) -> Result<(), OwnershipError> {
         let worker = self.worker.clone();
         let fence =
-            store::limited(partitions::take(self.database().await?, partition, &worker)).await?;
+            store::limited(partitions::take(self.database.get().await?, partition, &worker))
+                .await?;
         self.begin_tenure(fence).await?;
         info!(partition, fence = fence.number(), "the partition is ours");
         Ok(())
@@ -319,15 +319,6 @@ impl Ownership {
             }
         }
         self.broker.as_ref().ok_or(QueueError::Blocked) // not reached: it was just put there
-    }
-
-    async fn database(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        match &mut self.database {
-            Some(connection) => Ok(connection),
-            none => {
-                Ok(none.insert(store::connect(&self.config.database_url, Purpose::Decide).await?))
-            }
-        }
     }
 
     fn note_redis(&mut self, away: Option<String>) {

@@ -24,9 +24,9 @@ pub struct NewCommand {
 /// When the server is away: all of the batch may or may not have been accepted.
 pub async fn accept(
     connection: &mut PgConnection,
-    batch: &[NewCommand],
+    batch: &[&NewCommand],
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    let column = |of: fn(&NewCommand) -> Uuid| batch.iter().map(of).collect::<Vec<_>>();
+    let column = |of: fn(&NewCommand) -> Uuid| batch.iter().map(|new| of(new)).collect::<Vec<_>>();
     let contents = batch.iter().map(|new| serde_json::to_string(&new.command));
     let contents: Vec<String> =
         contents.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;

@@ -111,6 +111,34 @@ pub async fn connect(url: &str, purpose: Purpose) -> Result<PgConnection, sqlx::
         .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
 }
 
+/// The connection that a stage keeps: made when first asked for, and again after it was dropped.
+pub struct KeptConnection {
+    url: String,
+    purpose: Purpose,
+    open: Option<PgConnection>,
+}
+
+impl KeptConnection {
+    /// Does not connect yet.
+    pub fn new(url: &str, purpose: Purpose) -> Self {
+        Self { url: url.to_owned(), purpose, open: None }
+    }
+
+    /// # Errors
+    /// As [`connect`].
+    pub async fn get(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        match &mut self.open {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(connect(&self.url, self.purpose).await?)),
+        }
+    }
+
+    /// Drops it, after an error or a statement whose answer is not waited for any more.
+    pub fn drop_it(&mut self) {
+        self.open = None;
+    }
+}
+
 /// Waits for the server's answer, but not longer than a server that is there would take: over a
 /// network that swallows everything no answer would ever come. What was asked may have happened.
 ///

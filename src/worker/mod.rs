@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
@@ -32,10 +31,10 @@ use crate::metrics::{Metrics, Reason, State};
 use crate::ownership::{Arrival, AtWork, Tenure};
 use crate::process::{cut_after, stopped_within};
 use crate::retry::Backoff;
-use crate::store::commands::{self};
+use crate::store::commands;
 use crate::store::decisions::{self, Decided, Verdict};
 use crate::store::partitions::{self};
-use crate::store::{self, Failure, Purpose, bookings};
+use crate::store::{self, Failure, KeptConnection, Purpose, bookings};
 use crate::telemetry::{self, JOURNEY};
 use crate::wake::Wake;
 use batch::{Item, drop_repeated, fences, judge};
@@ -57,8 +56,7 @@ pub struct Worker {
     arrivals: mpsc::Receiver<Arrival>,
     waiting: VecDeque<Arrival>,
     at_work: AtWork,
-    database_url: String,
-    database: Option<PgConnection>,
+    database: KeptConnection,
     /// Partitions of which the batch under way has left commands undecided.
     left: BTreeSet<u16>,
     wake: Arc<Wake>,
@@ -83,7 +81,7 @@ impl Worker {
     pub fn new(
         arrivals: mpsc::Receiver<Arrival>,
         at_work: AtWork,
-        database_url: String,
+        database_url: &str,
         wake: Arc<Wake>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -91,8 +89,7 @@ impl Worker {
             arrivals,
             waiting: VecDeque::new(),
             at_work,
-            database_url,
-            database: None,
+            database: KeptConnection::new(database_url, Purpose::Decide),
             left: BTreeSet::new(),
             wake,
             metrics,
@@ -186,7 +183,7 @@ impl Worker {
                 }
                 Outcome::Away => {
                     self.count_retry("away");
-                    self.database = None;
+                    self.database.drop_it();
                     if stopped_within(stop, away.next_wait()).await {
                         return false;
                     }
@@ -222,7 +219,7 @@ impl Worker {
         }
         let Some(item) = items.pop() else { return true };
         let id = item.command.command_id;
-        let attempts = match self.database().await {
+        let attempts = match self.database.get().await {
             Ok(connection) => store::limited(commands::count_attempt(connection, id)).await,
             Err(error) => Err(error),
         };
@@ -241,7 +238,7 @@ impl Worker {
                 Box::pin(self.settle(vec![item], stop)).await
             }
             Err(_) => {
-                self.database = None;
+                self.database.drop_it();
                 stopped_within(stop, Backoff::server_away().next_wait()).await;
                 Box::pin(self.settle(vec![item], stop)).await
             }
@@ -279,7 +276,7 @@ impl Worker {
     }
 
     async fn try_step(&mut self, items: &[Item]) -> Result<Outcome, sqlx::Error> {
-        let connection = self.database().await?;
+        let connection = self.database.get().await?;
         let asked = items.iter().map(|item| &item.command);
         let snapshot = bookings::load(connection, asked).await?;
         let now = snapshot.now;
@@ -316,12 +313,12 @@ impl Worker {
     async fn give_up_lost(&mut self, items: &[Item]) {
         self.metrics.fence_refusals.inc();
         let fences = fences(items);
-        let held = match self.database().await {
+        let held = match self.database.get().await {
             Ok(connection) => store::limited(partitions::still_held(connection, &fences)).await,
             Err(error) => Err(error),
         };
         let Ok(held) = held else {
-            self.database = None; // the next try meets the fence again
+            self.database.drop_it(); // the next try meets the fence again
             return;
         };
         for item in items {
@@ -341,7 +338,7 @@ impl Worker {
     /// Leaves only commands without a final state. When that cannot be read, all stay.
     async fn drop_decided(&mut self, items: &mut Vec<Item>) {
         let ids: Vec<Uuid> = items.iter().map(|item| item.command.command_id).collect();
-        let undecided = match self.database().await {
+        let undecided = match self.database.get().await {
             Ok(connection) => store::limited(commands::undecided(connection, &ids)).await,
             Err(error) => Err(error),
         };
@@ -351,13 +348,6 @@ impl Worker {
             items.retain(|item| undecided.contains(&item.command.command_id));
             let dropped = u64::try_from(before - items.len()).unwrap_or_default();
             self.metrics.duplicates.inc_by(dropped);
-        }
-    }
-
-    async fn database(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        match &mut self.database {
-            Some(connection) => Ok(connection),
-            none => Ok(none.insert(store::connect(&self.database_url, Purpose::Decide).await?)),
         }
     }
 

@@ -153,7 +153,7 @@ impl Worker {
                 }
                 Failure::Content if with_letter => with_letter = false,
                 Failure::Content | Failure::Away => {
-                    self.database = None;
+                    self.database.drop_it();
                     if stopped_within(stop, away.next_wait()).await {
                         return false;
                     }
@@ -169,7 +169,7 @@ impl Worker {
         failed: &Decided<'_>,
         letter: Option<&DeadLetter<'_>>,
     ) -> Result<(), sqlx::Error> {
-        let mut transaction = self.database().await?.begin().await?;
+        let mut transaction = self.database.get().await?.begin().await?;
         let now = Utc::now();
         decisions::commit(&mut transaction, fences, std::slice::from_ref(failed), now).await?;
         if let Some(letter) = letter {
