@@ -3,13 +3,15 @@
 //! A setting is an environment variable or the flag of the same name. All that is wrong with
 //! them is reported together, each by its name, before anything is started.
 
+mod check;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use url::Url;
+
+use check::{number, prefix, seconds, url};
 
 /// The seed's port.
 pub const DEFAULT_PORT: &str = "3000";
@@ -227,52 +229,6 @@ impl Settings {
         });
         SocketAddr::new(host, number(name, port, 0, u16::MAX, errors))
     }
-}
-
-fn url(name: &str, given: &str, schemes: &[&str], errors: &mut Vec<String>) -> String {
-    let expected = || format!("it must be a URL that begins with {}://", schemes.join(":// or "));
-    if given.is_empty() {
-        errors.push(format!("{name} is not set; {}", expected()));
-    } else {
-        // The value may hold a password, so it is not repeated.
-        match Url::parse(given) {
-            Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => {}
-            _ => errors.push(format!("{name} is not usable; {}", expected())),
-        }
-    }
-    given.to_owned()
-}
-
-fn prefix(given: &str, errors: &mut Vec<String>) -> String {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if given.is_empty() || given.len() > 64 || !given.chars().all(fine) {
-        errors.push(format!(
-            "REDIS_PREFIX is {given:?}; it must be 1 to 64 letters, digits, dots, - or _"
-        ));
-    }
-    given.to_owned()
-}
-
-fn number<N: FromStr + PartialOrd + std::fmt::Display + Copy>(
-    name: &str,
-    given: &str,
-    least: N,
-    most: N,
-    errors: &mut Vec<String>,
-) -> N {
-    match given.parse::<N>() {
-        Ok(number) if number >= least && number <= most => number,
-        _ => {
-            errors.push(format!(
-                "{name} is {given:?}; it must be a whole number from {least} to {most}"
-            ));
-            least
-        }
-    }
-}
-
-fn seconds(name: &str, given: &str, least: u64, most: u64, errors: &mut Vec<String>) -> Duration {
-    Duration::from_secs(number(name, given, least, most, errors))
 }
 
 #[cfg(test)]
