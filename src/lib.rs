@@ -7,6 +7,7 @@ pub mod accept;
 pub mod http;
 pub mod ownership;
 pub mod relay;
+pub mod sweep;
 pub mod worker;
 
 pub mod lease;

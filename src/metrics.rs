@@ -37,6 +37,11 @@ pub struct State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Action {
+    pub action: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Stream {
     pub stream: &'static str,
 }
@@ -97,6 +102,7 @@ metrics! {
     decision_seconds: Histogram = seconds(), "decision_seconds", "Time from acceptance to decision";
     decide_batch: Histogram = sizes(), "decide_batch_size", "Commands per deciding commit";
     decide_retries: Family<Reason, Counter> = Family::default(), "decide_retries", "Batches decided again, by reason";
+    swept: Family<Action, Counter> = Family::default(), "bookings_swept", "Bookings that time has changed, by action";
     parked: Family<Reason, Counter> = Family::default(), "messages_parked", "Messages and commands given up, by reason";
     relayed: Family<Stream, Counter> = Family::default(), "outbox_relayed", "Outbox rows confirmed by the broker";
     relay_messages: Family<Stream, Counter> = Family::default(), "relay_messages", "Messages that carried relayed rows";

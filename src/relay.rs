@@ -24,6 +24,7 @@ use crate::metrics::{self, Metrics, Reason};
 use crate::process::{cut_after, stopped_within};
 use crate::queue::{self, Connection, Message, Publisher, QueueError, Verdict};
 use crate::retry::Backoff;
+use crate::store::leadership::{Work, try_lead};
 use crate::store::{self, Purpose, outbox};
 use crate::telemetry::{self, JOURNEY, TRACEPARENT};
 use crate::wake::Wake;
@@ -114,7 +115,7 @@ impl Relay {
         let mut publisher = broker.publisher().await?;
         let mut connection = store::connect(&self.database_url, Purpose::Relay).await?;
         // Bounded: over a link that fell silent no answer would come, and no one would lead.
-        while !store::limited(outbox::try_lock(&mut connection, self.stream)).await? {
+        while !store::limited(try_lead(&mut connection, Work::Relay(self.stream))).await? {
             if stopped_within(stop, STANDBY_POLL).await {
                 return Ok(());
             }

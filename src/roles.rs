@@ -1,7 +1,8 @@
 //! Which stages a role runs, and the order in which they end.
 //!
 //! The front door closes first, so that nothing new comes in; then acceptance ends, when the
-//! last request is answered; ownership gives the partitions back and the worker ends with it;
+//! last request is answered; ownership gives the partitions back and the worker ends with it, as
+//! does the sweep;
 //! the relays end last, because they carry what the others have just committed.
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::ownership::Ownership;
 use crate::process::{stopped_within, supervise};
 use crate::relay::Relay;
 use crate::retry::Backoff;
+use crate::sweep::Sweep;
 use crate::vitals::{self, Vitals};
 use crate::wake::{self, Wake};
 use crate::worker::Worker;
@@ -101,6 +103,7 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
     let shared = Shared::start(&config, &mut running)?;
     if role != Role::Gateway {
         start_worker(&shared, &config, &mut running, &stop)?;
+        start_sweep(&shared, &config, &mut running, &stop);
     }
     let routes = match role {
         Role::Worker => ops::routes(ops::Ops {
@@ -248,4 +251,12 @@ fn start_worker(
     running.stages.spawn(worker.run(stop.clone()));
     info!(worker = id, "the worker joins");
     Ok(())
+}
+
+fn start_sweep(shared: &Shared, config: &Config, running: &mut Running, stop: &CancellationToken) {
+    let (url, wake, metrics, ends) =
+        (config.database_url.clone(), shared.wake.clone(), shared.metrics.clone(), stop.clone());
+    running.stages.spawn(supervise("sweep", stop.clone(), move || {
+        Sweep::new(&url, wake.clone(), metrics.clone()).run(ends.clone())
+    }));
 }

@@ -47,6 +47,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
+    ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
     ("http", &["accept", "booking", "metrics", "store", "telemetry", "vitals", "wake"]),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
@@ -81,6 +82,7 @@ const ROLES: &[&str] = &[
     "relay",
     "retry",
     "store",
+    "sweep",
     "vitals",
     "wake",
     "worker",
@@ -108,6 +110,7 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/ownership/",      // the connection that takes fences
     "src/relay.rs",        // the connection that leads and deletes
     "src/roles.rs",        // makes the pool
+    "src/sweep.rs",        // the connection that leads and commits
     "src/vitals.rs",       // the pool that looks whether Postgres answers
     "src/worker/",         // the connection that decides
 ];

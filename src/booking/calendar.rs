@@ -1,8 +1,9 @@
 //! What a worker knows of one calendar while it decides a batch.
 //!
 //! The worker loads what the batch's commands touch (the bookings they name, the allocations
-//! that their intervals meet), decides the commands in order and applies each decision here, so
-//! that the next command of the batch is judged by its outcome.
+//! that their intervals meet, the holds among those that have lapsed), decides the commands in
+//! order and applies each decision here, so that the next command of the batch is judged by
+//! its outcome.
 
 use std::collections::HashMap;
 
@@ -35,8 +36,12 @@ impl Calendar {
         }
     }
 
-    /// Notes a booking as it is now.
+    /// Notes a booking as it is now, and the time that it holds or does not hold.
     pub fn know(&mut self, booking: Booking) {
+        self.taken.retain(|(id, _)| *id != booking.id);
+        if booking.status.is_active() {
+            self.taken.push((booking.id, booking.blocked()));
+        }
         self.bookings.insert(booking.id, booking);
     }
 
@@ -44,23 +49,18 @@ impl Calendar {
         self.bookings.get(&id)
     }
 
-    /// The first taken interval, by start, that `wanted` meets; `own` booking's time is free to itself.
-    pub fn conflict(&self, wanted: Interval, own: Uuid) -> Option<Interval> {
-        let others = self.taken.iter().filter(|(id, _)| *id != own);
-        others
-            .map(|(_, taken)| *taken)
-            .filter(|taken| taken.overlaps(&wanted))
-            .min_by_key(|taken| taken.start)
+    /// The taken intervals that `wanted` meets, by start, and the bookings that hold them; the
+    /// time of the booking `own` is free to itself.
+    pub fn taken_in(&self, wanted: Interval, own: Uuid) -> Vec<(Uuid, Interval)> {
+        let meets = |(id, taken): &&(Uuid, Interval)| *id != own && taken.overlaps(&wanted);
+        let mut met: Vec<_> = self.taken.iter().filter(meets).copied().collect();
+        met.sort_by_key(|(_, taken)| taken.start);
+        met
     }
 
     /// Makes the calendar what it is after the decision.
     pub fn apply(&mut self, effect: &Effect) {
-        let after = &effect.after;
-        self.taken.retain(|(id, _)| *id != after.id);
-        if after.status.is_active() {
-            self.taken.push((after.id, after.interval));
-        }
-        self.bookings.insert(after.id, after.clone());
+        self.know(effect.after.clone());
     }
 }
 

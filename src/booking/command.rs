@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::fields::{Fields, MAX_REASON_CHARS};
+use super::fields::{Fields, HOLD_SECONDS, MAX_REASON_CHARS};
 use super::problem::{Code, FieldError};
 use super::{Interval, Metadata};
 
@@ -19,9 +19,20 @@ use super::{Interval, Metadata};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    Create { interval: Interval, metadata: Metadata },
-    Cancel { reason: Option<String> },
-    Reschedule { interval: Interval },
+    Create {
+        interval: Interval,
+        metadata: Metadata,
+        /// For how many seconds the time is only held; without it the booking is confirmed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hold: Option<i32>,
+    },
+    Confirm {},
+    Cancel {
+        reason: Option<String>,
+    },
+    Reschedule {
+        interval: Interval,
+    },
 }
 
 /// Which change, without its content.
@@ -29,6 +40,7 @@ pub enum Change {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Create,
+    Confirm,
     Cancel,
     Reschedule,
 }
@@ -37,6 +49,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Confirm => "confirm",
             Self::Cancel => "cancel",
             Self::Reschedule => "reschedule",
         }
@@ -47,6 +60,7 @@ impl Change {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Create { .. } => Kind::Create,
+            Self::Confirm {} => Kind::Confirm,
             Self::Cancel { .. } => Kind::Cancel,
             Self::Reschedule { .. } => Kind::Reschedule,
         }
@@ -56,7 +70,7 @@ impl Change {
     pub fn claims(&self) -> Option<Interval> {
         match self {
             Self::Create { interval, .. } | Self::Reschedule { interval } => Some(*interval),
-            Self::Cancel { .. } => None,
+            Self::Confirm {} | Self::Cancel { .. } => None,
         }
     }
 
@@ -69,13 +83,23 @@ impl Change {
         let calendar_id = fields.uuid("userId");
         let interval = fields.interval();
         let metadata = fields.metadata();
+        let hold = fields.whole("hold", HOLD_SECONDS);
         fields.finish()?;
         match (calendar_id, interval, metadata) {
             (Some(calendar_id), Some(interval), Some(metadata)) => {
-                Ok((calendar_id, Self::Create { interval, metadata }))
+                Ok((calendar_id, Self::Create { interval, metadata, hold }))
             }
             _ => Err(Vec::new()), // not reached: a missing part has left its mistake behind
         }
+    }
+
+    /// Reads the body of a confirm, which has no fields.
+    ///
+    /// # Errors
+    /// Every field that is there.
+    pub fn parse_confirm(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+        Fields::of(body).finish()?;
+        Ok(Self::Confirm {})
     }
 
     /// Reads the body of a cancel.
@@ -112,11 +136,19 @@ impl Change {
     }
 
     /// What makes two requests "the same content": SHA-256 of the checked change in its
-    /// canonical JSON, and of the booking when the caller named one.
-    pub fn fingerprint(&self, calendar_id: Uuid, booking_id: Option<Uuid>) -> Fingerprint {
+    /// canonical JSON, and of the booking and the version when the caller named them.
+    pub fn fingerprint(
+        &self,
+        calendar_id: Uuid,
+        booking_id: Option<Uuid>,
+        expected_version: Option<i32>,
+    ) -> Fingerprint {
         let mut hash = Sha256::new();
         hash.update(calendar_id.as_bytes());
         hash.update(booking_id.unwrap_or_default().as_bytes());
+        if let Some(version) = expected_version {
+            hash.update(version.to_be_bytes());
+        }
         hash.update(serde_json::to_vec(self).unwrap_or_default()); // plain data: cannot fail
         hash.finalize().into()
     }
@@ -138,6 +170,9 @@ pub struct Command {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     pub accepted_at: DateTime<Utc>,
+    /// The version that the booking must have for the change to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<i32>,
     pub change: Change,
 }
 

@@ -4,23 +4,42 @@
 //! time `now` is the database's, one clock for all workers. Rules about the request itself
 //! (shape, bounds, "in the future") were settled at acceptance and are not asked again, so a
 //! command that waited out a fault is judged as if it had not.
+//!
+//! Time changes bookings too ([`by_time`]). Whether the sweep has come round yet makes no
+//! difference to any answer: a hold that has lapsed is judged as expired, a booking that is over
+//! as over.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::calendar::Calendar;
 use super::command::{Change, Command};
 use super::problem::{Code, Problem};
-use super::{Booking, Interval, Metadata, Status};
+use super::{Booking, Buffers, Interval, Metadata, Status};
 
 /// What a command came to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// The booking changed.
-    Changed(Effect),
+    Changed(Box<Changed>),
     /// The booking already was as asked: a success without a new version, audit row or event.
     Unchanged(Booking),
     /// A business no; nothing changed.
     Rejected(Problem),
+}
+
+/// What a command changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// Holds that had lapsed and whose time the booking claims: they expire before it.
+    pub lapsed: Vec<Effect>,
+    pub effect: Effect,
+}
+
+impl Changed {
+    /// All effects, in the order in which they happen.
+    pub fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.lapsed.iter().chain([&self.effect])
+    }
 }
 
 /// A change of one booking, from one version to the next.
@@ -35,29 +54,53 @@ pub struct Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Created,
+    Held,
+    Confirmed,
     Rescheduled,
     Cancelled,
+    Expired,
+    Completed,
 }
 
 impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "CREATED",
+            Self::Held => "HELD",
+            Self::Confirmed => "CONFIRMED",
             Self::Rescheduled => "RESCHEDULED",
             Self::Cancelled => "CANCELLED",
+            Self::Expired => "EXPIRED",
+            Self::Completed => "COMPLETED",
         }
     }
 }
 
 /// Judges `command` by what is known of its calendar. Changes nothing; see [`Calendar::apply`].
 pub fn decide(calendar: &Calendar, command: &Command, now: DateTime<Utc>) -> Decision {
-    match &command.change {
-        Change::Create { interval, metadata } => {
-            create(calendar, command, *interval, metadata, now)
+    let judged = match &command.change {
+        Change::Create { interval, metadata, hold } => {
+            create(calendar, command, *interval, metadata, *hold, now)
         }
+        Change::Confirm {} => confirm(calendar, command, now),
         Change::Cancel { reason } => cancel(calendar, command, reason.as_deref(), now),
         Change::Reschedule { interval } => reschedule(calendar, command, *interval, now),
-    }
+    };
+    judged.unwrap_or_else(Decision::Rejected)
+}
+
+/// What time alone makes of a booking, if anything: a hold lapses at its time or with the end of
+/// the booking, a confirmed booking is completed when it is over, its buffer too.
+pub fn by_time(booking: &Booking, now: DateTime<Utc>) -> Option<Effect> {
+    let (action, status) = match booking.lapses_at() {
+        Some(lapses_at) if lapses_at <= now => (Action::Expired, Status::Expired),
+        None if booking.status == Status::Confirmed && booking.blocked().end <= now => {
+            (Action::Completed, Status::Completed)
+        }
+        _ => return None,
+    };
+    let after = Booking { status, hold_expires_at: None, ..next_version(booking, now) };
+    Some(changed(action, booking, after))
 }
 
 fn create(
@@ -65,26 +108,45 @@ fn create(
     command: &Command,
     interval: Interval,
     metadata: &Metadata,
+    hold: Option<i32>,
     now: DateTime<Utc>,
-) -> Decision {
-    if let Some(taken) = calendar.conflict(interval, command.booking_id) {
-        return Decision::Rejected(slot_conflict(taken));
+) -> Result<Decision, Problem> {
+    let hold = hold.map(|seconds| now + TimeDelta::seconds(seconds.into()));
+    let after = Booking {
+        id: command.booking_id,
+        calendar_id: command.calendar_id,
+        interval,
+        status: if hold.is_some() { Status::Pending } else { Status::Confirmed },
+        version: 1,
+        metadata: metadata.clone(),
+        hold_expires_at: hold,
+        cancel_reason: None,
+        created_at: now,
+        updated_at: now,
+        buffers: Buffers::default(),
+    };
+    let action = if hold.is_some() { Action::Held } else { Action::Created };
+    claim(calendar, Effect { action, before: None, after }, now)
+}
+
+fn confirm(
+    calendar: &Calendar,
+    command: &Command,
+    now: DateTime<Utc>,
+) -> Result<Decision, Problem> {
+    let booking = named(calendar, command)?;
+    if is_expired(booking, now) {
+        let detail = "The hold has lapsed and its time is free again; make a new booking.";
+        return Err(Problem::new(Code::HoldExpired, detail));
     }
-    Decision::Changed(Effect {
-        action: Action::Created,
-        before: None,
-        after: Booking {
-            id: command.booking_id,
-            calendar_id: command.calendar_id,
-            interval,
-            status: Status::Confirmed,
-            version: 1,
-            metadata: metadata.clone(),
-            cancel_reason: None,
-            created_at: now,
-            updated_at: now,
-        },
-    })
+    changeable(booking, now)?;
+    if booking.status == Status::Confirmed {
+        let detail = "The booking is CONFIRMED already; only a hold is confirmed.";
+        return Err(Problem::new(Code::InvalidState, detail));
+    }
+    let after =
+        Booking { status: Status::Confirmed, hold_expires_at: None, ..next_version(booking, now) };
+    Ok(alone(changed(Action::Confirmed, booking, after)))
 }
 
 fn cancel(
@@ -92,23 +154,20 @@ fn cancel(
     command: &Command,
     reason: Option<&str>,
     now: DateTime<Utc>,
-) -> Decision {
-    let Some(booking) = calendar.booking(command.booking_id) else {
-        return Decision::Rejected(not_found(command));
-    };
+) -> Result<Decision, Problem> {
+    let booking = named(calendar, command)?;
     if booking.status == Status::Cancelled {
         let detail = "The booking was cancelled before; nothing is left to do.";
-        return Decision::Rejected(Problem::new(Code::AlreadyCancelled, detail));
+        return Err(Problem::new(Code::AlreadyCancelled, detail));
     }
-    if let Some(problem) = not_changeable(booking, now) {
-        return Decision::Rejected(problem);
-    }
+    changeable(booking, now)?;
     let after = Booking {
         status: Status::Cancelled,
+        hold_expires_at: None,
         cancel_reason: reason.map(str::to_owned),
         ..next_version(booking, now)
     };
-    Decision::Changed(Effect { action: Action::Cancelled, before: Some(booking.clone()), after })
+    Ok(alone(changed(Action::Cancelled, booking, after)))
 }
 
 fn reschedule(
@@ -116,53 +175,81 @@ fn reschedule(
     command: &Command,
     interval: Interval,
     now: DateTime<Utc>,
-) -> Decision {
-    let Some(booking) = calendar.booking(command.booking_id) else {
-        return Decision::Rejected(not_found(command));
-    };
-    if let Some(problem) = not_changeable(booking, now) {
-        return Decision::Rejected(problem);
-    }
+) -> Result<Decision, Problem> {
+    let booking = named(calendar, command)?;
+    changeable(booking, now)?;
     if booking.interval == interval {
-        return Decision::Unchanged(booking.clone());
-    }
-    if let Some(taken) = calendar.conflict(interval, booking.id) {
-        return Decision::Rejected(slot_conflict(taken));
+        return Ok(Decision::Unchanged(booking.clone()));
     }
     let after = Booking { interval, ..next_version(booking, now) };
-    Decision::Changed(Effect { action: Action::Rescheduled, before: Some(booking.clone()), after })
+    claim(calendar, changed(Action::Rescheduled, booking, after), now)
+}
+
+/// The change, if the time that it claims is free. Holds that have lapsed give way.
+fn claim(calendar: &Calendar, effect: Effect, now: DateTime<Utc>) -> Result<Decision, Problem> {
+    let mut lapsed = Vec::new();
+    for (holder, taken) in calendar.taken_in(effect.after.blocked(), effect.after.id) {
+        match calendar.booking(holder).and_then(|booking| by_time(booking, now)) {
+            Some(over) => lapsed.push(over),
+            None => return Err(slot_conflict(taken)),
+        }
+    }
+    Ok(Decision::Changed(Box::new(Changed { lapsed, effect })))
+}
+
+fn alone(effect: Effect) -> Decision {
+    Decision::Changed(Box::new(Changed { lapsed: Vec::new(), effect }))
+}
+
+fn changed(action: Action, before: &Booking, after: Booking) -> Effect {
+    Effect { action, before: Some(before.clone()), after }
 }
 
 fn next_version(booking: &Booking, now: DateTime<Utc>) -> Booking {
     Booking { version: booking.version + 1, updated_at: now, ..booking.clone() }
 }
 
-fn not_changeable(booking: &Booking, now: DateTime<Utc>) -> Option<Problem> {
-    if !booking.status.is_active() {
-        let detail = format!("The booking is {}, which is final.", booking.status);
-        return Some(Problem::new(Code::InvalidState, detail));
+/// The booking that the command names, at the version that it expects.
+fn named<'a>(calendar: &'a Calendar, command: &Command) -> Result<&'a Booking, Problem> {
+    let booking = calendar.booking(command.booking_id).ok_or_else(|| {
+        let detail = format!("You have no booking with the id {}.", command.booking_id);
+        Problem::new(Code::NotFound, detail)
+    })?;
+    match command.expected_version {
+        Some(expected) if expected != booking.version => {
+            let detail = format!(
+                "The booking has version {}, not {expected}; read it again before you change it.",
+                booking.version
+            );
+            Err(Problem::new(Code::VersionMismatch, detail))
+        }
+        _ => Ok(booking),
     }
-    if booking.interval.end <= now {
-        let detail = "The booking's time is over; it can no longer be changed.";
-        return Some(Problem::new(Code::InvalidState, detail));
-    }
-    None
+}
+
+/// Whether the booking is an expired hold, swept or not.
+fn is_expired(booking: &Booking, now: DateTime<Utc>) -> bool {
+    let status = by_time(booking, now).map_or(booking.status, |effect| effect.after.status);
+    status == Status::Expired
+}
+
+fn changeable(booking: &Booking, now: DateTime<Utc>) -> Result<(), Problem> {
+    let final_status = match booking.status {
+        _ if is_expired(booking, now) => Status::Expired,
+        Status::Confirmed if booking.interval.end <= now => Status::Completed,
+        status if status.is_active() => return Ok(()),
+        status => status,
+    };
+    let detail = match final_status {
+        Status::Completed => "The booking's time is over; it can no longer be changed.".into(),
+        status => format!("The booking is {status}, which is final."),
+    };
+    Err(Problem::new(Code::InvalidState, detail))
 }
 
 fn slot_conflict(taken: Interval) -> Problem {
-    let detail = format!(
-        "The calendar is taken from {} to {}; ask for another time.",
-        event_time(taken.start),
-        event_time(taken.end)
-    );
+    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let (from, to) = (time(taken.start), time(taken.end));
+    let detail = format!("The calendar is taken from {from} to {to}; ask for another time.");
     Problem { conflicts_with: Some(taken), ..Problem::new(Code::SlotConflict, detail) }
-}
-
-fn not_found(command: &Command) -> Problem {
-    let detail = format!("You have no booking with the id {}.", command.booking_id);
-    Problem::new(Code::NotFound, detail)
-}
-
-fn event_time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }

@@ -18,19 +18,21 @@ pub const COMMAND_REJECTED: &str = "command.rejected";
 pub const COMMAND_FAILED: &str = "command.failed";
 
 /// The event type of a change; also its routing key.
-pub fn type_of(action: Action, status: Status) -> &'static str {
-    match (action, status) {
-        (Action::Created, Status::Pending) => "booking.held",
-        (Action::Created, _) => "booking.confirmed",
-        (Action::Rescheduled, _) => "booking.rescheduled",
-        (Action::Cancelled, _) => "booking.cancelled",
+pub fn type_of(action: Action) -> &'static str {
+    match action {
+        Action::Held => "booking.held",
+        Action::Created | Action::Confirmed => "booking.confirmed",
+        Action::Rescheduled => "booking.rescheduled",
+        Action::Cancelled => "booking.cancelled",
+        Action::Expired => "booking.expired",
+        Action::Completed => "booking.completed",
     }
 }
 
 /// The event of a change, as JSON. `after` is the JSON of the booking after it, which the
-/// caller has at hand for the audit row.
-pub fn of_change(id: Uuid, command_id: Uuid, effect: &Effect, after: &RawValue) -> String {
-    let event_type = type_of(effect.action, effect.after.status);
+/// caller has at hand for the audit row; time's own changes have no command.
+pub fn of_change(id: Uuid, command_id: Option<Uuid>, effect: &Effect, after: &RawValue) -> String {
+    let event_type = type_of(effect.action);
     let data = ChangeData {
         booking: after,
         previous: effect.before.as_ref().map(Previous::of),
@@ -100,7 +102,8 @@ struct ChangeData<'a> {
     booking: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
-    command_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_id: Option<Uuid>,
 }
 
 /// What a subscriber needs to free the time that the booking held before.

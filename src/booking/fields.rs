@@ -5,6 +5,7 @@
 //! field would otherwise be lost without a word.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -26,6 +27,9 @@ pub const MAX_METADATA_KEY_CHARS: usize = 40;
 pub const MAX_METADATA_VALUE_CHARS: usize = 500;
 /// A cancel reason of more characters is refused.
 pub const MAX_REASON_CHARS: usize = 500;
+
+/// A hold lasts this many seconds; shorter and longer ones are refused.
+pub const HOLD_SECONDS: RangeInclusive<i32> = 30..=1800;
 
 /// A JSON object being read.
 pub struct Fields<'a> {
@@ -133,6 +137,18 @@ impl<'a> Fields<'a> {
             return None;
         }
         Some(text.to_owned())
+    }
+
+    /// An optional whole number within `bounds`.
+    pub fn whole(&mut self, field: &'static str, bounds: RangeInclusive<i32>) -> Option<i32> {
+        let value = self.take(field)?;
+        let whole = value.as_i64().and_then(|n| n.try_into().ok()).filter(|n| bounds.contains(n));
+        if whole.is_none() {
+            let (least, most) = bounds.into_inner();
+            let message = format!("must be a whole number from {least} to {most}");
+            self.refuse(field, Code::ValidationFailed, message);
+        }
+        whole
     }
 
     /// The optional `metadata`: a flat object, here brought into one canonical text (keys in

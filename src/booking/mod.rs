@@ -17,7 +17,7 @@ pub mod problem;
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -119,10 +119,45 @@ pub struct Booking {
     /// Counts up by exactly one with each change; 1 is the creation.
     pub version: i32,
     pub metadata: Metadata,
+    /// When the hold lapses; set exactly while the booking is PENDING.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_expires_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_reason: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// As the calendar wanted them when the time was claimed. Not shown: they are the calendar's.
+    #[serde(skip)]
+    pub buffers: Buffers,
+}
+
+impl Booking {
+    /// The time that is kept from others: the interval with its buffers.
+    pub fn blocked(&self) -> Interval {
+        self.buffers.around(self.interval)
+    }
+
+    /// When a hold lapses: at its time, and at the latest when the booking would be over.
+    pub fn lapses_at(&self) -> Option<DateTime<Utc>> {
+        self.hold_expires_at.map(|lapses_at| lapses_at.min(self.interval.end))
+    }
+}
+
+/// Minutes kept free around a booking. Each booking brings its own, so the gap between two
+/// neighbours is at least the earlier's `after` plus the later's `before`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    pub before: i16,
+    pub after: i16,
+}
+
+impl Buffers {
+    pub fn around(self, interval: Interval) -> Interval {
+        Interval {
+            start: interval.start - TimeDelta::minutes(self.before.into()),
+            end: interval.end + TimeDelta::minutes(self.after.into()),
+        }
+    }
 }
 
 /// The two kinds of messages that leave through the outbox, each in an order of its own.
@@ -147,8 +182,6 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::caller::{self, CorrelationId};
+use super::conditions;
 use super::problem::{PathId, mistake};
 use super::status::{accepted, decided};
 use crate::accept::Acceptance;
@@ -53,6 +54,16 @@ pub async fn create(
         return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
     }
     submit(&gateway, ask, None, change).await
+}
+
+/// `POST /api/bookings/{id}/confirm`
+pub async fn confirm(
+    State(gateway): State<Arc<Gateway>>,
+    id: PathId,
+    Extension(correlation): Extension<CorrelationId>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    change_of(&gateway, id, correlation, request, Change::parse_confirm).await
 }
 
 /// `POST /api/bookings/{id}/cancel`
@@ -97,6 +108,7 @@ struct Ask {
     caller: Uuid,
     idempotency_key: Option<String>,
     wait: Option<Duration>,
+    expected_version: Option<i32>,
     traceparent: Option<String>,
     correlation: CorrelationId,
 }
@@ -107,6 +119,7 @@ impl Ask {
             caller: caller::caller(headers)?,
             idempotency_key: caller::idempotency_key(headers)?,
             wait: caller::wait(headers),
+            expected_version: conditions::if_match(headers)?,
             traceparent: telemetry::traceparent(&Span::current(), caller::traceparent(headers)),
             correlation,
         })
@@ -124,7 +137,9 @@ async fn submit(
         let detail = "Accepted commands cannot be passed on at the moment; retry later.";
         return Err(Problem::new(Code::Overloaded, detail));
     }
-    let fingerprint = change.fingerprint(ask.caller, booking_id);
+    // A booking that is to be made has no version yet.
+    let expected_version = booking_id.and(ask.expected_version);
+    let fingerprint = change.fingerprint(ask.caller, booking_id, expected_version);
     let command = Command {
         command_id: Uuid::now_v7(),
         booking_id: booking_id.unwrap_or_else(Uuid::now_v7),
@@ -133,6 +148,7 @@ async fn submit(
         correlation_id: ask.correlation.0,
         traceparent: ask.traceparent,
         accepted_at: Utc::now().trunc_subsecs(6), // as Postgres keeps it: a replay shows the same
+        expected_version,
         change,
     };
     let mut record = record_of(&command);

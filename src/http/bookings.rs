@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::ETAG;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::Gateway;
 use super::caller;
+use super::conditions::tagged;
 use super::problem::PathId;
-use super::status::{insert, json, read_failed};
+use super::status::read_failed;
 use crate::booking::problem::{Code, Problem};
 use crate::store::{self, bookings};
 
@@ -27,7 +27,5 @@ pub async fn booking(
         // Another's booking is answered the same way as one that never was.
         Problem::new(Code::NotFound, format!("You have no booking with the id {id}."))
     })?;
-    let mut response = json(StatusCode::OK, &booking);
-    insert(response.headers_mut(), ETAG, format!("\"{}\"", booking.version));
-    Ok(response)
+    Ok(tagged(&headers, &booking.version.to_string(), &booking))
 }

@@ -12,6 +12,7 @@ pub mod waiters;
 mod accept;
 mod bookings;
 mod caller;
+mod conditions;
 mod problem;
 mod status;
 
@@ -61,6 +62,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/api/bookings", post(accept::create))
         .route("/api/bookings/{id}", get(bookings::booking))
+        .route("/api/bookings/{id}/confirm", post(accept::confirm))
         .route("/api/bookings/{id}/cancel", post(accept::cancel))
         .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
         .route("/api/commands/{id}", get(status::command))

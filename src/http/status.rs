@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::Gateway;
 use super::caller;
+use super::conditions::tagged;
 use super::problem::{PROBLEM_JSON, PathId, status_of};
 use crate::booking::command::{CommandRecord, CommandStatus};
 use crate::booking::problem::{Code, Problem};
@@ -48,7 +49,7 @@ pub async fn command(
     {
         record = decided;
     }
-    let mut response = json(StatusCode::OK, &record);
+    let mut response = tagged(&headers, record.status.as_str(), &record);
     if record.status == CommandStatus::Accepted {
         response.headers_mut().insert(RETRY_AFTER, POLL_SECONDS);
     }

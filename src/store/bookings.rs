@@ -7,8 +7,8 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use crate::booking::calendar::Calendar;
-use crate::booking::command::Command;
-use crate::booking::{Booking, Interval, Metadata, Status};
+use crate::booking::command::{Command, Kind};
+use crate::booking::{Booking, Buffers, Interval, Metadata, Status};
 
 /// The calendars that a batch of commands touches, and the time of the reading.
 pub struct Snapshot {
@@ -17,8 +17,8 @@ pub struct Snapshot {
     pub now: DateTime<Utc>,
 }
 
-/// Loads what deciding `commands` needs: the allocations that their intervals meet, and, when
-/// there are changes of existing bookings among them, those bookings.
+/// Loads what deciding `commands` needs: the allocations that their intervals meet, the holds
+/// among those that have lapsed, and the bookings that the commands name.
 ///
 /// # Errors
 /// When the server is away.
@@ -30,28 +30,41 @@ pub async fn load<'a>(
     for command in commands.clone() {
         calendars.entry(command.calendar_id).or_default();
     }
-    let changed: Vec<&Command> = commands
-        .clone()
-        .filter(|command| !matches!(command.change.kind(), crate::booking::command::Kind::Create))
-        .collect();
-    if !changed.is_empty() {
-        for booking in of_commands(connection, &changed).await? {
-            if let Some(calendar) = calendars.get_mut(&booking.calendar_id) {
-                if booking.status.is_active() {
-                    calendar.take(booking.id, booking.interval);
-                }
-                calendar.know(booking);
-            }
+    let changed = commands.clone().filter(|command| command.change.kind() != Kind::Create);
+    let (of, ids): (Vec<Uuid>, Vec<Uuid>) =
+        changed.map(|command| (command.calendar_id, command.booking_id)).unzip();
+    know(connection, &mut calendars, of, ids).await?;
+    let (now, lapsed) = load_taken(connection, commands, &mut calendars).await?;
+    let (of, ids) = lapsed.into_iter().unzip();
+    know(connection, &mut calendars, of, ids).await?;
+    Ok(Snapshot { calendars, now })
+}
+
+/// Notes the bookings `ids`, each only in the calendar at its place in `of`.
+async fn know(
+    connection: &mut PgConnection,
+    calendars: &mut HashMap<Uuid, Calendar>,
+    of: Vec<Uuid>,
+    ids: Vec<Uuid>,
+) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Row> =
+        sqlx::query_as(OF_CALENDARS).bind(of).bind(ids).fetch_all(connection).await?;
+    for row in rows {
+        let booking = row.into_booking()?;
+        if let Some(calendar) = calendars.get_mut(&booking.calendar_id) {
+            calendar.know(booking);
         }
     }
-    let now = load_taken(connection, commands, &mut calendars).await?;
-    Ok(Snapshot { calendars, now })
+    Ok(())
 }
 
 /// One row carries the clock even when nothing is taken.
 const TAKEN: &str = "
 select now() as now, w.calendar_id, a.booking_id, lower(a.during) as start_time,
-       upper(a.during) as end_time
+       upper(a.during) as end_time, a.lapses_at <= now() as lapsed
 from (select) clock left join (
   unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as w(calendar_id, start_time, end_time)
   join allocations a
@@ -65,13 +78,16 @@ struct Taken {
     booking_id: Option<Uuid>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
+    lapsed: Option<bool>,
 }
 
+/// Notes the allocations that the commands' intervals meet. Returns the time of the reading, and
+/// calendar and booking of each hold among them that has lapsed.
 async fn load_taken<'a>(
     connection: &mut PgConnection,
     commands: impl Iterator<Item = &'a Command>,
     calendars: &mut HashMap<Uuid, Calendar>,
-) -> Result<DateTime<Utc>, sqlx::Error> {
+) -> Result<(DateTime<Utc>, Vec<(Uuid, Uuid)>), sqlx::Error> {
     let (mut ids, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for command in commands {
         if let Some(interval) = command.change.claims() {
@@ -83,41 +99,33 @@ async fn load_taken<'a>(
     let rows: Vec<Taken> =
         sqlx::query_as(TAKEN).bind(ids).bind(starts).bind(ends).fetch_all(connection).await?;
     let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.now;
+    let mut lapsed = Vec::new();
     for row in rows {
         if let (Some(calendar_id), Some(booking_id), Some(start), Some(end)) =
             (row.calendar_id, row.booking_id, row.start_time, row.end_time)
             && let Some(calendar) = calendars.get_mut(&calendar_id)
         {
             calendar.take(booking_id, Interval { start, end });
+            if row.lapsed == Some(true) {
+                lapsed.push((calendar_id, booking_id));
+            }
         }
     }
-    Ok(now)
-}
-
-/// The bookings that `commands` name, each only in the calendar of its command.
-async fn of_commands(
-    connection: &mut PgConnection,
-    commands: &[&Command],
-) -> Result<Vec<Booking>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(OF_COMMANDS)
-        .bind(commands.iter().map(|c| c.calendar_id).collect::<Vec<_>>())
-        .bind(commands.iter().map(|c| c.booking_id).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    rows.into_iter().map(Row::into_booking).collect()
+    Ok((now, lapsed))
 }
 
 macro_rules! booking_of {
     ($source:literal) => {
         concat!(
             "select b.id, b.calendar_id, b.start_time, b.end_time, b.status, b.version, ",
-            "b.metadata::text as metadata, b.cancel_reason, b.created_at, b.updated_at from ",
+            "b.metadata::text as metadata, b.hold_expires_at, b.cancel_reason, b.created_at, ",
+            "b.updated_at, b.buffer_before, b.buffer_after from ",
             $source
         )
     };
 }
 
-const OF_COMMANDS: &str = booking_of!(
+const OF_CALENDARS: &str = booking_of!(
     "(select distinct * from unnest($1::uuid[], $2::uuid[])) as w(calendar_id, id)
      join bookings b on b.id = w.id and b.calendar_id = w.calendar_id"
 );
@@ -137,6 +145,33 @@ pub async fn by_id(
     row.map(Row::into_booking).transpose()
 }
 
+const DUE: &str = booking_of!(
+    "(select booking_id, least(lapses_at, upper(during)) as due_at from allocations
+      where least(lapses_at, upper(during)) <= $1 and booking_id <> all($3)
+      order by least(lapses_at, upper(during)) limit $2) as d
+     join bookings b on b.id = d.booking_id order by d.due_at"
+);
+
+/// The bookings, at most `most`, whose claim is over by itself, longest ago first, without those
+/// of `except`; and the time of the reading.
+///
+/// # Errors
+/// When the server is away.
+pub async fn due(
+    connection: &mut PgConnection,
+    most: usize,
+    except: &[Uuid],
+) -> Result<(Vec<Booking>, DateTime<Utc>), sqlx::Error> {
+    let now = sqlx::query_scalar("select now()").fetch_one(&mut *connection).await?;
+    let rows: Vec<Row> = sqlx::query_as(DUE)
+        .bind(now)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(except)
+        .fetch_all(connection)
+        .await?;
+    Ok((rows.into_iter().map(Row::into_booking).collect::<Result<_, _>>()?, now))
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: Uuid,
@@ -146,9 +181,12 @@ struct Row {
     status: String,
     version: i32,
     metadata: String,
+    hold_expires_at: Option<DateTime<Utc>>,
     cancel_reason: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    buffer_before: i16,
+    buffer_after: i16,
 }
 
 impl Row {
@@ -163,9 +201,11 @@ impl Row {
             version: self.version,
             metadata: Metadata::from_json(self.metadata)
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
+            hold_expires_at: self.hold_expires_at,
             cancel_reason: self.cancel_reason,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            buffers: Buffers { before: self.buffer_before, after: self.buffer_after },
         })
     }
 }

@@ -11,6 +11,7 @@
 pub mod bookings;
 pub mod commands;
 pub mod decisions;
+pub mod leadership;
 pub mod outbox;
 pub mod partitions;
 pub mod verify;
@@ -45,6 +46,8 @@ pub enum Purpose {
     Accept,
     /// Deciding: joins of a batch with large tables, always by their keys.
     Decide,
+    /// Sweeping: as deciding, and its session lock must fall when the owner is frozen.
+    Sweep,
     /// Relaying: its session lock must fall when the owner is frozen.
     Relay,
     /// Migrating and verifying: long statements.
@@ -57,6 +60,7 @@ impl Purpose {
             Self::Read => "booking read",
             Self::Accept => "booking accept",
             Self::Decide => "booking worker",
+            Self::Sweep => "booking sweep",
             Self::Relay => "booking relay",
             Self::Operate => "booking operator",
         }
@@ -76,6 +80,12 @@ impl Purpose {
                 ("enable_seqscan", "off"),
                 ("plan_cache_mode", "force_generic_plan"),
             ]),
+            Self::Sweep => settings.extend([
+                ("idle_session_timeout", SWEEP_IDLE_LIMIT),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+            ]),
             Self::Accept => settings.push(("plan_cache_mode", "force_generic_plan")),
             // A lost delete only means that a message is published again, which changes nothing.
             Self::Relay => settings.extend([
@@ -91,6 +101,8 @@ impl Purpose {
     }
 }
 
+/// A sweep that has been silent for so long loses its connection, and with it the lock.
+const SWEEP_IDLE_LIMIT: &str = "10s";
 /// A relay that has been silent for so long loses its connection, and with it the lock.
 const RELAY_IDLE_LIMIT: &str = "5s";
 

@@ -15,22 +15,6 @@ fn number(stream: Stream) -> i16 {
     }
 }
 
-/// Advisory locks live in one space a database; this is ours: "book" in ASCII.
-const LOCK_SPACE: i32 = 0x626f_6f6b;
-
-/// Tries to become the one relay of `stream`. The lock belongs to the session: it is gone as
-/// soon as the connection is.
-///
-/// # Errors
-/// When the server is away.
-pub async fn try_lock(connection: &mut PgConnection, stream: Stream) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
-        .bind(LOCK_SPACE)
-        .bind(i32::from(number(stream)))
-        .fetch_one(connection)
-        .await
-}
-
 /// A command that waits to be relayed.
 #[derive(Debug, sqlx::FromRow)]
 pub struct WaitingCommand {

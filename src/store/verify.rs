@@ -45,7 +45,11 @@ pub const CHECKS: &[Check] = &[
              (select * from bookings where status in ('PENDING', 'CONFIRMED')) b
              full join allocations a on a.booking_id = b.id
            where (b.id is null or a.booking_id is null or a.calendar_id <> b.calendar_id
-              or a.during <> tstzrange(b.start_time, b.end_time)) and $1::int is not null",
+              or a.during <> tstzrange(b.start_time - make_interval(mins => b.buffer_before),
+                                       b.end_time + make_interval(mins => b.buffer_after))
+              or a.lapses_at is distinct from case when b.hold_expires_at is not null
+                                              then least(b.hold_expires_at, b.end_time) end)
+             and $1::int is not null",
     },
     Check {
         promise: "P2",
@@ -65,11 +69,12 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: "P3",
-        claim: "an audit row belongs to a command that succeeded",
-        checked: "select count(*) from audit",
+        claim: "what a command is said to have changed, it changed",
+        checked: "select count(*) from audit where command_id is not null",
         offenders: "select 'booking ' || a.booking_id || ' version ' || a.version from audit a
            left join commands c on c.id = a.command_id
-           where c.status is distinct from 'succeeded' and $1::int is not null",
+           where a.command_id is not null and c.status is distinct from 'succeeded'
+             and $1::int is not null",
     },
     Check {
         promise: "P3",
@@ -100,6 +105,14 @@ pub const CHECKS: &[Check] = &[
                lag(after::text) over (partition by booking_id order by version) as ended
              from audit) a
            where version > 1 and before is distinct from ended and $1::int is not null",
+    },
+    Check {
+        promise: "P9",
+        claim: "holds lapse and bookings complete in time",
+        checked: "select count(*) from allocations",
+        offenders: "select 'booking ' || booking_id from allocations
+           where least(lapses_at, upper(during)) < now() - make_interval(secs => $1::int)
+           order by least(lapses_at, upper(during))",
     },
     Check {
         promise: "P8",

@@ -27,8 +27,8 @@ pub fn judge<'a>(items: &'a [Item], snapshot: Snapshot) -> Vec<Decided<'a>> {
         let command = &item.command;
         let calendar = calendars.entry(command.calendar_id).or_default();
         let decision = decide(calendar, command, now);
-        if let Decision::Changed(effect) = &decision {
-            calendar.apply(effect);
+        if let Decision::Changed(changed) = &decision {
+            changed.effects().for_each(|effect| calendar.apply(effect));
         }
         Decided { command, verdict: Verdict::Decided(decision) }
     };

@@ -83,6 +83,7 @@ fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
         correlation_id: envelope.correlation_id,
         traceparent: None,
         accepted_at: envelope.accepted_at,
+        expected_version: None,
         change: Change::Cancel { reason: None },
     })
 }

@@ -49,6 +49,7 @@ fn planted(user: &User, start: i64) -> (Uuid, Value) {
         correlation_id: "planted".into(),
         traceparent: None,
         accepted_at: Utc::now(),
+        expected_version: None,
         change,
     };
     (command.command_id, serde_json::to_value(&command).unwrap())

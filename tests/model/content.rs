@@ -49,7 +49,7 @@ proptest! {
         let kept: Value = serde_json::from_str(kept.as_json()).unwrap();
         prop_assert_eq!(kept, json!(metadata));
         let again = Change::parse_create(&body(offsets[2], offsets[3])).unwrap().1;
-        prop_assert_eq!(again.fingerprint(user, None), change.fingerprint(user, None));
+        prop_assert_eq!(again.fingerprint(user, None, None), change.fingerprint(user, None, None));
     }
 
     /// The space is so small that about every eighth pair is the same content.
@@ -66,20 +66,47 @@ proptest! {
 /// What a caller may mean, in few variants.
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
-    Create { user: u128, start: i64, minutes: i64, metadata: BTreeMap<String, u8> },
-    Cancel { user: u128, booking: u128, reason: Option<String> },
-    Reschedule { user: u128, booking: u128, start: i64, minutes: i64 },
+    Create {
+        user: u128,
+        start: i64,
+        minutes: i64,
+        metadata: BTreeMap<String, u8>,
+        hold: Option<i32>,
+    },
+    Confirm {
+        user: u128,
+        booking: u128,
+        expects: Option<i32>,
+    },
+    Cancel {
+        user: u128,
+        booking: u128,
+        expects: Option<i32>,
+        reason: Option<String>,
+    },
+    Reschedule {
+        user: u128,
+        booking: u128,
+        start: i64,
+        minutes: i64,
+    },
 }
 
 fn content() -> impl Strategy<Value = Content> {
     let (user, booking) = (0..2_u128, 0..2_u128);
     let metadata = prop::collection::btree_map("[ab]", 0..2_u8, 0..2);
+    let few = || prop::option::of(prop_oneof![Just(30), Just(31)]);
     prop_oneof![
-        (user.clone(), 0..2_i64, 1..3_i64, metadata).prop_map(
-            |(user, start, minutes, metadata)| Content::Create { user, start, minutes, metadata }
+        (user.clone(), 0..2_i64, 1..3_i64, metadata, few()).prop_map(
+            |(user, start, minutes, metadata, hold)| {
+                Content::Create { user, start, minutes, metadata, hold }
+            }
         ),
-        (user.clone(), booking.clone(), prop::option::of("[ab]"))
-            .prop_map(|(user, booking, reason)| Content::Cancel { user, booking, reason }),
+        (user.clone(), booking.clone(), few())
+            .prop_map(|(user, booking, expects)| Content::Confirm { user, booking, expects }),
+        (user.clone(), booking.clone(), few(), prop::option::of("[ab]")).prop_map(
+            |(user, booking, expects, reason)| Content::Cancel { user, booking, expects, reason }
+        ),
         (user, booking, 0..2_i64, 1..3_i64).prop_map(|(user, booking, start, minutes)| {
             Content::Reschedule { user, booking, start, minutes }
         }),
@@ -92,22 +119,26 @@ impl Content {
         let id = |number: u128| Uuid::from_u128(0xc000 + number);
         let time = |minute| shown(at(minute), offset);
         match self {
-            Self::Create { user, start, minutes, metadata } => {
+            Self::Create { user, start, minutes, metadata, hold } => {
                 let body = json!({
                     "userId": id(*user), "startTime": time(*start),
-                    "endTime": time(start + minutes), "metadata": metadata,
+                    "endTime": time(start + minutes), "metadata": metadata, "hold": hold,
                 });
                 let (calendar, change) = Change::parse_create(&object(&body)).unwrap();
-                change.fingerprint(calendar, None)
+                change.fingerprint(calendar, None, None)
             }
-            Self::Cancel { user, booking, reason } => {
+            Self::Confirm { user, booking, expects } => {
+                let change = Change::parse_confirm(&Map::new()).unwrap();
+                change.fingerprint(id(*user), Some(id(*booking)), *expects)
+            }
+            Self::Cancel { user, booking, expects, reason } => {
                 let change = Change::parse_cancel(&object(&json!({ "reason": reason }))).unwrap();
-                change.fingerprint(id(*user), Some(id(*booking)))
+                change.fingerprint(id(*user), Some(id(*booking)), *expects)
             }
             Self::Reschedule { user, booking, start, minutes } => {
                 let body = json!({ "startTime": time(*start), "endTime": time(start + minutes) });
                 let change = Change::parse_reschedule(&object(&body)).unwrap();
-                change.fingerprint(id(*user), Some(id(*booking)))
+                change.fingerprint(id(*user), Some(id(*booking)), None)
             }
         }
     }
