@@ -5,6 +5,7 @@ pub mod booking;
 
 pub mod accept;
 pub mod http;
+pub mod identity;
 pub mod ownership;
 pub mod relay;
 pub mod sweep;

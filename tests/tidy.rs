@@ -43,12 +43,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
     // The stages. None imports another, except: the front door hands over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
+    ("identity", &["booking"]),
     ("accept", &["booking", "failpoint", "metrics", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
     ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
-    ("http", &["accept", "booking", "metrics", "store", "telemetry", "vitals", "wake"]),
+    ("http", &["accept", "booking", "identity", "metrics", "store", "telemetry", "vitals", "wake"]),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
     ("verify", &["queue", "store"]),

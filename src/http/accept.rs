@@ -18,7 +18,8 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::Gateway;
-use super::caller::{self, CorrelationId};
+use super::bookings;
+use super::caller::{self, CorrelationId, Principal};
 use super::conditions;
 use super::problem::{PathId, mistake};
 use super::status::{accepted, decided};
@@ -38,52 +39,56 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// `POST /api/bookings`
 pub async fn create(
     State(gateway): State<Arc<Gateway>>,
+    Extension(principal): Extension<Principal>,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let ask = Ask::of(request.headers(), correlation)?;
+    let ask = Ask::of(request.headers(), principal, correlation)?;
     let body = json_object(request).await?;
     let (calendar_id, change) = Change::parse_create(&body).map_err(Problem::of_fields)?;
-    if calendar_id != ask.caller {
-        let detail = "A booking can only be made for the calling user; userId is another's.";
-        return Err(Problem::new(Code::Forbidden, detail));
-    }
+    ask.principal.may_write(calendar_id)?;
     if ask.idempotency_key.is_none() {
         let detail = "Send the header Idempotency-Key with a value that is new for each booking \
                       and kept for its retries.";
         return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
     }
-    submit(&gateway, ask, None, change).await
+    submit(&gateway, ask, calendar_id, None, change).await
 }
 
 /// `POST /api/bookings/{id}/confirm`
 pub async fn confirm(
     State(gateway): State<Arc<Gateway>>,
     id: PathId,
+    Extension(principal): Extension<Principal>,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    change_of(&gateway, id, correlation, request, Change::parse_confirm).await
+    let ask = Ask::of(request.headers(), principal, correlation)?;
+    change_of(&gateway, ask, id, request, Change::parse_confirm).await
 }
 
 /// `POST /api/bookings/{id}/cancel`
 pub async fn cancel(
     State(gateway): State<Arc<Gateway>>,
     id: PathId,
+    Extension(principal): Extension<Principal>,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    change_of(&gateway, id, correlation, request, Change::parse_cancel).await
+    let ask = Ask::of(request.headers(), principal, correlation)?;
+    change_of(&gateway, ask, id, request, Change::parse_cancel).await
 }
 
 /// `POST /api/bookings/{id}/reschedule`
 pub async fn reschedule(
     State(gateway): State<Arc<Gateway>>,
     id: PathId,
+    Extension(principal): Extension<Principal>,
     Extension(correlation): Extension<CorrelationId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    change_of(&gateway, id, correlation, request, Change::parse_reschedule).await
+    let ask = Ask::of(request.headers(), principal, correlation)?;
+    change_of(&gateway, ask, id, request, Change::parse_reschedule).await
 }
 
 /// Reads the body of one kind of change.
@@ -91,21 +96,25 @@ type Parse = fn(&Map<String, Value>) -> Result<Change, Vec<FieldError>>;
 
 async fn change_of(
     gateway: &Gateway,
+    ask: Ask,
     id: PathId,
-    correlation: CorrelationId,
     request: Request<Body>,
     parse: Parse,
 ) -> Result<Response, Problem> {
-    let ask = Ask::of(request.headers(), correlation)?;
     let booking_id = id.uuid()?;
     let body = json_object(request).await?;
     let change = parse(&body).map_err(Problem::of_fields)?;
-    submit(gateway, ask, Some(booking_id), change).await
+    let calendar_id = match ask.principal.writes_of()? {
+        Some(user) => user,
+        // A service that names no user: the booking tells whose it is.
+        None => bookings::find(gateway, booking_id, None).await?.calendar_id,
+    };
+    submit(gateway, ask, calendar_id, Some(booking_id), change).await
 }
 
 /// What the headers say.
 struct Ask {
-    caller: Uuid,
+    principal: Principal,
     idempotency_key: Option<String>,
     wait: Option<Duration>,
     expected_version: Option<i32>,
@@ -114,9 +123,14 @@ struct Ask {
 }
 
 impl Ask {
-    fn of(headers: &HeaderMap, correlation: CorrelationId) -> Result<Self, Problem> {
+    fn of(
+        headers: &HeaderMap,
+        principal: Principal,
+        correlation: CorrelationId,
+    ) -> Result<Self, Problem> {
+        principal.writes_of()?; // who may write nothing is told so whatever they send
         Ok(Self {
-            caller: caller::caller(headers)?,
+            principal,
             idempotency_key: caller::idempotency_key(headers)?,
             wait: caller::wait(headers),
             expected_version: conditions::if_match(headers)?,
@@ -130,6 +144,7 @@ impl Ask {
 async fn submit(
     gateway: &Gateway,
     ask: Ask,
+    calendar_id: Uuid,
     booking_id: Option<Uuid>,
     change: Change,
 ) -> Result<Response, Problem> {
@@ -139,12 +154,12 @@ async fn submit(
     }
     // A booking that is to be made has no version yet.
     let expected_version = booking_id.and(ask.expected_version);
-    let fingerprint = change.fingerprint(ask.caller, booking_id, expected_version);
+    let fingerprint = change.fingerprint(calendar_id, booking_id, expected_version);
     let command = Command {
         command_id: Uuid::now_v7(),
         booking_id: booking_id.unwrap_or_else(Uuid::now_v7),
-        calendar_id: ask.caller,
-        caller: ask.caller.to_string(),
+        calendar_id,
+        caller: ask.principal.name,
         correlation_id: ask.correlation.0,
         traceparent: ask.traceparent,
         accepted_at: Utc::now().trunc_subsecs(6), // as Postgres keeps it: a replay shows the same

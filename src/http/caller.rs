@@ -1,7 +1,6 @@
 //! Who asks, and how they want to be answered: everything that is read from the headers.
 //!
-//! Callers are named by the trusted header `X-User-ID`, set by whatever authenticates in front
-//! of this service. A caller touches only the calendar and the bookings of that id.
+//! Handlers get the caller as an `Extension<Principal>`, put there by [`super::identify`].
 
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use uuid::Uuid;
 use super::problem::mistake;
 use crate::booking::fields::parse_uuid;
 use crate::booking::problem::{Code, Problem};
+pub use crate::identity::Principal;
 use crate::telemetry::TRACEPARENT;
 
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -52,18 +52,15 @@ impl CorrelationId {
     }
 }
 
-/// The caller's id.
+/// The user whom the header `X-User-ID` names, if it is there.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` when the header is missing or is not one UUID.
-pub fn caller(headers: &HeaderMap) -> Result<Uuid, Problem> {
+/// `UNAUTHENTICATED` when it is not one UUID.
+pub fn user_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     let mut given = headers.get_all(USER_ID).iter();
     match (given.next().map(|id| id.to_str().ok().and_then(parse_uuid)), given.next()) {
-        (Some(Some(id)), None) => Ok(id),
-        (None, _) => {
-            let detail = "Send the header X-User-ID with the caller's UUID.";
-            Err(Problem::new(Code::Unauthenticated, detail))
-        }
+        (Some(Some(id)), None) => Ok(Some(id)),
+        (None, _) => Ok(None),
         _ => {
             let detail = "The header X-User-ID must be one UUID.";
             Err(Problem::new(Code::Unauthenticated, detail))

@@ -13,6 +13,7 @@ mod accept;
 mod bookings;
 mod caller;
 mod conditions;
+mod identify;
 mod problem;
 mod status;
 
@@ -24,7 +25,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use sqlx::PgPool;
@@ -67,6 +68,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
         .route("/api/commands/{id}", get(status::command))
         .with_state(gateway.clone())
+        .route_layer(from_fn(identify::identify))
         .merge(ops::routes(ops))
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method) // of the routes above it

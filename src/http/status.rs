@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Gateway;
-use super::caller;
+use super::caller::{self, Principal};
 use super::conditions::tagged;
 use super::problem::{PROBLEM_JSON, PathId, status_of};
 use crate::booking::command::{CommandRecord, CommandStatus};
@@ -30,9 +31,10 @@ const POLL_SECONDS: HeaderValue = HeaderValue::from_static("1");
 pub async fn command(
     State(gateway): State<Arc<Gateway>>,
     id: PathId,
+    Extension(principal): Extension<Principal>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = caller::caller(&headers)?;
+    let of = principal.reads_of()?;
     let id = id.uuid()?;
     let wait = caller::wait(&headers);
     // Before reading, so that no decision can come between.
@@ -40,7 +42,7 @@ pub async fn command(
     let found = store::read(&gateway.reads, async |c| commands::by_ids(c, &[id]).await).await;
     let stored = found.map_err(read_failed)?.pop();
     let mine = |stored: &StoredCommand| {
-        stored.calendar_id == caller || stored.caller == caller.to_string()
+        of.is_none_or(|user| stored.calendar_id == user) || stored.caller == principal.name
     };
     let mut record = stored.filter(mine).ok_or_else(|| no_command(id))?.record;
     if record.status == CommandStatus::Accepted

@@ -129,16 +129,17 @@ const OF_CALENDARS: &str = booking_of!(
     "(select distinct * from unnest($1::uuid[], $2::uuid[])) as w(calendar_id, id)
      join bookings b on b.id = w.id and b.calendar_id = w.calendar_id"
 );
-const BY_ID: &str = booking_of!("bookings b where b.id = $1 and b.calendar_id = $2");
+const BY_ID: &str =
+    booking_of!("bookings b where b.id = $1 and ($2::uuid is null or b.calendar_id = $2)");
 
-/// The booking `id` of the calendar, if there is one.
+/// The booking `id`, if there is one; with a calendar, only if it is there.
 ///
 /// # Errors
 /// When the server is away.
 pub async fn by_id(
     executor: impl PgExecutor<'_>,
     id: Uuid,
-    calendar_id: Uuid,
+    calendar_id: Option<Uuid>,
 ) -> Result<Option<Booking>, sqlx::Error> {
     let row: Option<Row> =
         sqlx::query_as(BY_ID).bind(id).bind(calendar_id).fetch_optional(executor).await?;
