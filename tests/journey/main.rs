@@ -19,6 +19,7 @@ mod bugs;
 mod crash;
 mod fleet;
 mod keys;
+mod life;
 mod main_road;
 mod seed;
 mod servers_away;

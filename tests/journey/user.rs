@@ -49,6 +49,17 @@ impl User {
         self.post("/api/bookings", &[("Idempotency-Key", key)], body).await
     }
 
+    /// Holds the time for so many seconds.
+    pub async fn holds(&self, start: i64, end: i64, seconds: i64) -> Answer {
+        let mut body = self.slot(start, end);
+        body["hold"] = json!(seconds);
+        self.books_with_key(&Uuid::now_v7().to_string(), body).await
+    }
+
+    pub async fn confirms(&self, booking: &str) -> Answer {
+        self.post(&format!("/api/bookings/{booking}/confirm"), &[], json!({})).await
+    }
+
     pub async fn cancels(&self, booking: &str) -> Answer {
         self.post(&format!("/api/bookings/{booking}/cancel"), &[], json!({})).await
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod content;
-mod life;
+mod minutes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use booking::booking::decide::{Decision, Effect, by_time, decide};
 use booking::booking::problem::{Code, Problem};
 use booking::booking::{Booking, Buffers, Interval, Metadata, Status};
 use chrono::{DateTime, TimeDelta, Utc};
-use life::{Ask, Model, Noted, State, To, Verdict};
+use minutes::{Ask, Model, Noted, State, To, Verdict};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let pause = prop_oneof![3 => Just(0_i64), 1 => 1..4_i64];
-    (0..2_usize, life::ask(), pause, any::<bool>())
+    (0..2_usize, minutes::ask(0), pause, any::<bool>())
         .prop_map(|(calendar, ask, pause, reload)| Step { calendar, ask, pause, reload })
 }
 

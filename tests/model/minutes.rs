@@ -35,8 +35,9 @@ pub enum To {
     Rescheduled { start: i64, minutes: i64 },
 }
 
-pub fn ask() -> impl Strategy<Value = Ask> {
-    let times = || (0..60_i64, 1..16_i64);
+/// Anything that may be asked; bookings start within the hour that begins at minute `first`.
+pub fn ask(first: i64) -> impl Strategy<Value = Ask> {
+    let times = move || (first..first + 60, 1..16_i64);
     let hold = prop_oneof![Just(None), (1..4_i64).prop_map(Some)];
     let to = prop_oneof![
         2 => Just(To::Confirmed),
