@@ -16,9 +16,12 @@ use super::{Interval, Metadata};
 
 /// A booking may be this long at most; longer is `DURATION_OUT_OF_RANGE`.
 pub const MAX_DURATION: TimeDelta = TimeDelta::days(31);
-/// Times later than this many days from the epoch are refused: far beyond any calendar, far
-/// below what Postgres, chrono and JavaScript's `Date` can hold. About the year 9999.
-const LATEST_DAY: i64 = 2_932_896;
+/// Times from here on are refused: far beyond any calendar, far below what Postgres, chrono and
+/// JavaScript's `Date` can hold.
+pub const LATEST: DateTime<Utc> = match DateTime::from_timestamp(2_932_896 * 86_400, 0) {
+    Some(time) => time,
+    None => DateTime::<Utc>::MAX_UTC, // not reached: chrono knows the year 9999
+};
 /// Metadata with more keys is refused.
 pub const MAX_METADATA_KEYS: usize = 50;
 /// Metadata keys of more characters are refused.
@@ -96,33 +99,29 @@ impl<'a> Fields<'a> {
 
     /// A required RFC 3339 time with an offset.
     fn time(&mut self, field: &'static str) -> Option<DateTime<Utc>> {
-        const SHAPE: &str = "must be an RFC 3339 time with an offset, such as 2027-03-01T09:00:00Z";
-        let Some(text) = self.required(field)?.as_str() else {
-            self.refuse(field, Code::ValidationFailed, SHAPE);
-            return None;
-        };
-        let Ok(time) = DateTime::parse_from_rfc3339(text) else {
-            let zoneless = text.parse::<NaiveDateTime>().is_ok()
-                || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M").is_ok();
-            if zoneless {
-                self.refuse(field, Code::InvalidTime, "has no offset; add Z or one such as +01:00");
-            } else {
-                self.refuse(field, Code::ValidationFailed, SHAPE);
+        let text = self.required(field)?.as_str().unwrap_or_default();
+        match parse_time(text) {
+            Ok(time) => Some(time),
+            Err((code, message)) => {
+                self.refuse(field, code, message);
+                None
             }
-            return None;
-        };
-        // To the microsecond, and a leap second as the first of the next minute: as Postgres
-        // keeps it. Otherwise an interval could be one here and empty there.
-        let micros = time.timestamp_micros();
-        let Some(time) = DateTime::from_timestamp_micros(micros) else {
-            self.refuse(field, Code::ValidationFailed, SHAPE); // not reached: it was a time
-            return None;
-        };
-        if !(0..LATEST_DAY).contains(&time.timestamp().div_euclid(86_400)) {
-            self.refuse(field, Code::InvalidTime, "must lie between the years 1970 and 9999");
-            return None;
         }
-        Some(time)
+    }
+
+    /// An optional string in a notation of its own; `shape` says what it must be.
+    pub fn notation<T>(
+        &mut self,
+        field: &'static str,
+        shape: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.take(field)?;
+        let parsed = value.as_str().and_then(read);
+        if parsed.is_none() {
+            self.refuse(field, Code::ValidationFailed, format!("must be {shape}"));
+        }
+        parsed
     }
 
     /// An optional text of at most `most` characters.
@@ -208,6 +207,30 @@ impl<'a> Fields<'a> {
         }
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }
+}
+
+/// Reads an RFC 3339 time with an offset.
+///
+/// # Errors
+/// What is wrong with it, and its code.
+pub fn parse_time(text: &str) -> Result<DateTime<Utc>, (Code, &'static str)> {
+    const SHAPE: (Code, &str) = (
+        Code::ValidationFailed,
+        "must be an RFC 3339 time with an offset, such as 2027-03-01T09:00:00Z",
+    );
+    let Ok(time) = DateTime::parse_from_rfc3339(text) else {
+        let zoneless = text.parse::<NaiveDateTime>().is_ok()
+            || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M").is_ok();
+        let offset = (Code::InvalidTime, "has no offset; add Z or one such as +01:00");
+        return Err(if zoneless { offset } else { SHAPE });
+    };
+    // To the microsecond, and a leap second as the first of the next minute: as Postgres
+    // keeps it. Otherwise an interval could be one here and empty there.
+    let time = DateTime::from_timestamp_micros(time.timestamp_micros()).ok_or(SHAPE)?;
+    if !(DateTime::UNIX_EPOCH..LATEST).contains(&time) {
+        return Err((Code::InvalidTime, "must lie between the years 1970 and 9999"));
+    }
+    Ok(time)
 }
 
 /// A UUID in its hyphenated form only: the one form that we give out.

@@ -14,7 +14,9 @@ mod bookings;
 mod caller;
 mod conditions;
 mod identify;
+mod listing;
 mod problem;
+mod query;
 mod status;
 
 use std::sync::Arc;
@@ -63,10 +65,12 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/api/bookings", post(accept::create))
         .route("/api/bookings/{id}", get(bookings::booking))
+        .route("/api/bookings/{id}/history", get(listing::history))
         .route("/api/bookings/{id}/confirm", post(accept::confirm))
         .route("/api/bookings/{id}/cancel", post(accept::cancel))
         .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
         .route("/api/commands/{id}", get(status::command))
+        .route("/api/users/{id}/bookings", get(listing::bookings))
         .with_state(gateway.clone())
         .route_layer(from_fn(identify::identify))
         .merge(ops::routes(ops))

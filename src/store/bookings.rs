@@ -114,8 +114,9 @@ async fn load_taken<'a>(
     Ok((now, lapsed))
 }
 
+/// Selects the rows of bookings from `$source`, where they are named b.
 macro_rules! booking_of {
-    ($source:literal) => {
+    ($source:expr) => {
         concat!(
             "select b.id, b.calendar_id, b.start_time, b.end_time, b.status, b.version, ",
             "b.metadata::text as metadata, b.hold_expires_at, b.cancel_reason, b.created_at, ",
@@ -124,6 +125,7 @@ macro_rules! booking_of {
         )
     };
 }
+pub(super) use booking_of;
 
 const OF_CALENDARS: &str = booking_of!(
     "(select distinct * from unnest($1::uuid[], $2::uuid[])) as w(calendar_id, id)
@@ -173,8 +175,9 @@ pub async fn due(
     Ok((rows.into_iter().map(Row::into_booking).collect::<Result<_, _>>()?, now))
 }
 
+/// A booking's row.
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(super) struct Row {
     id: Uuid,
     calendar_id: Uuid,
     start_time: DateTime<Utc>,
@@ -191,7 +194,7 @@ struct Row {
 }
 
 impl Row {
-    fn into_booking(self) -> Result<Booking, sqlx::Error> {
+    pub(super) fn into_booking(self) -> Result<Booking, sqlx::Error> {
         Ok(Booking {
             id: self.id,
             calendar_id: self.calendar_id,

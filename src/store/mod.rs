@@ -8,10 +8,12 @@
 //! A statement that was sent but not answered may have committed. Every caller therefore writes
 //! what can be written again, or reads before it repeats.
 
+pub mod audit;
 pub mod bookings;
 pub mod commands;
 pub mod decisions;
 pub mod leadership;
+pub mod listing;
 pub mod outbox;
 pub mod partitions;
 pub mod verify;

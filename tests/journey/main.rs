@@ -20,6 +20,7 @@ mod crash;
 mod fleet;
 mod keys;
 mod life;
+mod looking;
 mod main_road;
 mod seed;
 mod servers_away;

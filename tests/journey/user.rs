@@ -87,6 +87,12 @@ impl User {
         self.send(self.client.get(format!("{}{path}", self.base))).await
     }
 
+    /// Reads what has another ETag than the given one.
+    pub async fn get_unless(&self, path: &str, tag: &str) -> Answer {
+        let request = self.client.get(format!("{}{path}", self.base));
+        self.send(request.header("If-None-Match", tag)).await
+    }
+
     /// Polls the command of an answer until it has a final state.
     pub async fn polls(&self, answer: &Answer) -> Answer {
         let path = format!("/api/commands/{}", answer.text("commandId"));
