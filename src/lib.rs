@@ -16,6 +16,7 @@ pub mod queue;
 pub mod store;
 pub mod wake;
 
+pub mod api_keys;
 pub mod config;
 pub mod dev;
 pub mod failpoint;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use booking::config::{Config, LogConfig, Settings};
 use booking::process::{exit_code, stop_on_signals};
 use booking::roles::{self, Role};
-use booking::{dev, store, telemetry, verify};
+use booking::{api_keys, dev, store, telemetry, verify};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,8 @@ enum Command {
     Migrate(Settings),
     /// Check on the stored data that the promises hold: exit 0 if they do, 1 if not
     Verify(VerifyArgs),
+    /// Create, list and revoke the API keys of users and services (AUTH_MODE=api-key)
+    ApiKeys(ApiKeysArgs),
 }
 
 #[derive(Args)]
@@ -63,9 +65,21 @@ struct VerifyArgs {
 }
 
 #[derive(Args)]
+struct ApiKeysArgs {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    data: DataDir,
+
+    #[command(subcommand)]
+    action: api_keys::Action,
+}
+
+#[derive(Args)]
 struct DataDir {
     /// Folder of the private servers' data, and of the file `env` with the addresses in use.
-    /// `verify` reads that file for what is not set
+    /// `verify` and `api-keys` read that file for what is not set
     #[arg(long, env = "BOOKING_DATA_DIR", default_value = ".booking")]
     data_dir: PathBuf,
 }
@@ -90,6 +104,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Dev(args) => run_dev(args).await,
         Command::Migrate(settings) => operate(migrate(&settings).await),
         Command::Verify(args) => operate(run_verify(args).await),
+        Command::ApiKeys(args) => operate(run_api_keys(args).await),
     }
 }
 
@@ -162,6 +177,15 @@ async fn run_verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     print!("{}", report.text);
     println!("{}", if report.holds { "all promises hold" } else { "a promise is BROKEN" });
     Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_api_keys(args: ApiKeysArgs) -> anyhow::Result<ExitCode> {
+    let mut settings = args.settings;
+    settings.fill_from(&args.data.data_dir.join("env"));
+    let settings = settings.with_database_only();
+    let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+    print!("{}", api_keys::run(&config.database_url, args.action).await?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn checked(settings: &Settings) -> Result<(Config, LogConfig), ExitCode> {

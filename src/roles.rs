@@ -19,8 +19,10 @@ use uuid::Uuid;
 
 use crate::booking::Stream;
 use crate::config::Config;
+use crate::config::identity::Identity;
 use crate::http::waiters::Waiters;
 use crate::http::{self, Gateway, ops, serve};
+use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
 use crate::process::{stopped_within, supervise};
@@ -111,7 +113,11 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
             metrics: shared.metrics.clone(),
             needs_broker: true,
         }),
-        _ => http::routes(start_gateway(&shared, &config, &mut running, &stop)),
+        _ => {
+            warn_of_open_door(&config, address);
+            let identities = start_identities(&shared, &config, &mut running).await?;
+            http::routes(start_gateway(&shared, &config, identities, &mut running, &stop))
+        }
     };
     running.stages.spawn(serve::serve(listener, routes, shared.vitals, stop));
     info!(role = role.name(), %address, "started");
@@ -192,9 +198,36 @@ impl Shared {
     }
 }
 
+/// Whoever reaches the port may be anybody, unless callers prove who they are.
+fn warn_of_open_door(config: &Config, address: SocketAddr) {
+    if matches!(config.identity, Identity::TrustedHeader) && !address.ip().is_loopback() {
+        warn!(
+            %address,
+            "ANYBODY WHO REACHES THIS PORT CAN ACT AS ANY USER: AUTH_MODE is trusted-header and \
+             HOST is not loopback. Let only a proxy that sets X-User-ID reach it, or set \
+             AUTH_MODE to jwt or api-key"
+        );
+    }
+}
+
+async fn start_identities(
+    shared: &Shared,
+    config: &Config,
+    running: &mut Running,
+) -> anyhow::Result<Arc<Identities>> {
+    let identities = Arc::new(Identities::new(&config.identity, shared.reads.clone()).await?);
+    let (fresh, last) = (identities.clone(), running.last.clone());
+    running.background.spawn(supervise("identities", last.clone(), move || {
+        let (fresh, last) = (fresh.clone(), last.clone());
+        async move { fresh.run(last).await }
+    }));
+    Ok(identities)
+}
+
 fn start_gateway(
     shared: &Shared,
     config: &Config,
+    identities: Arc<Identities>,
     running: &mut Running,
     stop: &CancellationToken,
 ) -> Arc<Gateway> {
@@ -216,6 +249,7 @@ fn start_gateway(
         acceptor,
         waiters,
         reads: shared.reads.clone(),
+        identities,
         vitals: shared.vitals.clone(),
         metrics: shared.metrics.clone(),
         partitions: config.partitions,

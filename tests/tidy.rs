@@ -43,7 +43,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
     // The stages. None imports another, except: the front door hands over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
-    ("identity", &["booking"]),
+    ("identity", &["booking", "config", "process", "retry", "store"]),
     ("accept", &["booking", "failpoint", "metrics", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
@@ -52,10 +52,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["accept", "booking", "identity", "metrics", "store", "telemetry", "vitals", "wake"]),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
+    ("api_keys", &["identity", "store"]),
     ("verify", &["queue", "store"]),
     ("roles", ROLES),
     ("dev", &["config", "roles", "store"]),
-    ("main", &["config", "dev", "process", "roles", "store", "telemetry", "verify"]),
+    ("main", &["api_keys", "config", "dev", "process", "roles", "store", "telemetry", "verify"]),
     ("lib", &[]),
 ];
 const STAGE: &[&str] =
@@ -76,6 +77,7 @@ const ROLES: &[&str] = &[
     "booking",
     "config",
     "http",
+    "identity",
     "lease",
     "metrics",
     "ownership",
@@ -98,6 +100,8 @@ const CLIENTS: &[(&str, &[&str])] = &[
     ("hyper", &["src/http/"]),
     ("hyper_util", &["src/http/"]),
     ("backoff", &["src/retry.rs"]),
+    ("jsonwebtoken", &["src/identity/"]),
+    ("reqwest", &["src/identity/"]),
     ("sqlx", HOLDS_A_CONNECTION),
 ];
 
@@ -108,6 +112,7 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/http/mod.rs",     // the pool of reads
     "src/http/status.rs",  // answers a failed read
     "src/http/waiters.rs", // the pool that answers those who wait
+    "src/identity/",       // the pool that looks up API keys
     "src/ownership/",      // the connection that takes fences
     "src/relay.rs",        // the connection that leads and deletes
     "src/roles.rs",        // makes the pool

@@ -4,6 +4,7 @@
 //! them is reported together, each by its name, before anything is started.
 
 mod check;
+pub mod identity;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use check::{number, prefix, seconds, url};
+use identity::{Identity, IdentitySettings};
 
 /// The seed's port.
 pub const DEFAULT_PORT: &str = "3000";
@@ -100,6 +102,9 @@ pub struct Settings {
         hide_default_value = true
     )]
     pub otlp_endpoint: String,
+
+    #[command(flatten)]
+    pub identity: IdentitySettings,
 }
 
 /// How log lines look.
@@ -122,6 +127,7 @@ pub struct Config {
     pub outbox_max_age: Duration,
     pub lease: Duration,
     pub shutdown: Duration,
+    pub identity: Identity,
 }
 
 /// What telemetry needs; checked apart, because it is set up before anything can be logged.
@@ -159,6 +165,7 @@ impl Settings {
             outbox_max_age: seconds("OUTBOX_MAX_AGE", &self.outbox_max_age, 1, 86_400, &mut errors),
             lease: seconds("LEASE_SECONDS", &self.lease_seconds, 2, 60, &mut errors),
             shutdown: seconds("SHUTDOWN_SECONDS", &self.shutdown_seconds, 1, 600, &mut errors),
+            identity: self.identity.check(&mut errors),
         };
         number::<u16>("OPS_PORT", &self.ops_port, 0, u16::MAX, &mut errors);
         if errors.is_empty() { Ok(config) } else { Err(errors) }

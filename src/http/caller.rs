@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -11,10 +12,12 @@ use super::problem::mistake;
 use crate::booking::fields::parse_uuid;
 use crate::booking::problem::{Code, Problem};
 pub use crate::identity::Principal;
+use crate::identity::Proof;
 use crate::telemetry::TRACEPARENT;
 
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const USER_ID: &str = "x-user-id";
+const X_API_KEY: &str = "x-api-key";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The seed's name for the same.
 const X_IDEMPOTENCY_KEY: &str = "x-idempotency-key";
@@ -55,17 +58,49 @@ impl CorrelationId {
 /// The user whom the header `X-User-ID` names, if it is there.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` when it is not one UUID.
-pub fn user_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
+/// When it is not one UUID.
+pub fn user_id(headers: &HeaderMap) -> Result<Option<Uuid>, NotOneUuid> {
     let mut given = headers.get_all(USER_ID).iter();
     match (given.next().map(|id| id.to_str().ok().and_then(parse_uuid)), given.next()) {
         (Some(Some(id)), None) => Ok(Some(id)),
         (None, _) => Ok(None),
-        _ => {
-            let detail = "The header X-User-ID must be one UUID.";
-            Err(Problem::new(Code::Unauthenticated, detail))
-        }
+        _ => Err(NotOneUuid),
     }
+}
+
+/// The header `X-User-ID` is malformed, or was sent twice.
+pub struct NotOneUuid;
+
+/// What the request shows to prove who sent it, if anything.
+///
+/// # Errors
+/// `UNAUTHENTICATED` when that is not one bearer token or one API key: of two, which would count?
+pub fn proof(headers: &HeaderMap) -> Result<Option<Proof<'_>>, Problem> {
+    let refuse = |detail: &str| Err(Problem::new(Code::Unauthenticated, detail));
+    let mut proofs = headers.get_all(AUTHORIZATION).iter().map(bearer);
+    let mut keys = headers.get_all(X_API_KEY).iter().map(|key| key.to_str().ok().map(str::trim));
+    match (proofs.next(), proofs.next(), keys.next(), keys.next()) {
+        (None, None, None, None) => Ok(None),
+        (Some(Some(token)), None, None, None) => Ok(Some(Proof::Bearer(token))),
+        (None, None, Some(Some(key)), None) => Ok(Some(Proof::ApiKey(key))),
+        (Some(None), None, None, None) => {
+            refuse("The header Authorization must be Bearer, a space, and a token or an API key.")
+        }
+        (None, None, Some(None), None) => refuse("The header X-API-Key must hold an API key."),
+        _ => refuse("Send one proof of who calls: Authorization or X-API-Key, once."),
+    }
+}
+
+/// Whether there is anything that looks like a proof.
+pub fn shows_a_proof(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY)
+}
+
+/// What follows the scheme `Bearer`.
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// The idempotency key, under either name, bare or quoted.
@@ -179,6 +214,31 @@ mod tests {
         assert_eq!(seconds("wait=900"), Some(30));
         for ignored in ["wait=0", "wait=-1", "wait=soon", "wait", "return=minimal"] {
             assert_eq!(seconds(ignored), None, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_one_token_or_one_key() {
+        let text = |pairs: &[(&'static str, &'static str)]| match proof(&headers(pairs)) {
+            Ok(None) => "none".to_owned(),
+            Ok(Some(Proof::Bearer(token))) => format!("bearer {token}"),
+            Ok(Some(Proof::ApiKey(key))) => format!("key {key}"),
+            Err(problem) => problem.code.as_str().to_owned(),
+        };
+        assert_eq!(text(&[("x-user-id", "someone")]), "none");
+        assert_eq!(text(&[("authorization", "Bearer a.b.c")]), "bearer a.b.c");
+        assert_eq!(text(&[("authorization", "bearer  a.b.c ")]), "bearer a.b.c");
+        assert_eq!(text(&[("x-api-key", "bk_1_2")]), "key bk_1_2");
+        for pairs in [
+            &[("authorization", "Bearer")][..],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "Basic YTpi")],
+            &[("authorization", "a.b.c")],
+            &[("authorization", "Bearer a"), ("authorization", "Bearer a")],
+            &[("authorization", "Bearer a"), ("x-api-key", "a")],
+            &[("x-api-key", "a"), ("x-api-key", "b")],
+        ] {
+            assert_eq!(text(pairs), "UNAUTHENTICATED", "{pairs:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use sqlx::PgPool;
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info, info_span};
 
 use crate::accept::Acceptor;
+use crate::identity::Identities;
 use crate::metrics::{self, Metrics};
 use crate::telemetry;
 use crate::vitals::Vitals;
@@ -46,6 +47,7 @@ pub struct Gateway {
     pub acceptor: Acceptor,
     pub waiters: Arc<Waiters>,
     pub reads: PgPool,
+    pub identities: Arc<Identities>,
     pub vitals: Arc<Vitals>,
     pub metrics: Arc<Metrics>,
     pub partitions: u16,
@@ -72,7 +74,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/api/commands/{id}", get(status::command))
         .route("/api/users/{id}/bookings", get(listing::bookings))
         .with_state(gateway.clone())
-        .route_layer(from_fn(identify::identify))
+        .route_layer(from_fn_with_state(gateway.identities.clone(), identify::identify))
         .merge(ops::routes(ops))
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method) // of the routes above it

@@ -9,6 +9,7 @@
 //! what can be written again, or reads before it repeats.
 
 pub mod audit;
+pub mod api_keys;
 pub mod bookings;
 pub mod commands;
 pub mod decisions;

@@ -4,10 +4,11 @@ use crate::run::{Dir, output};
 
 const ROLES: [&str; 3] = ["gateway", "worker", "serve"];
 const SERVERS: [&str; 3] = ["DATABASE_URL", "AMQP_URL", "REDIS_URL"];
-const WRONG: [(&str, &str); 5] = [
+const WRONG: [(&str, &str); 6] = [
     ("PARTITIONS", "100"),
     ("OUTBOX_MAX_AGE", "soon"),
     ("LEASE_SECONDS", "1"),
+    ("AUTH_MODE", "none"),
     ("LOG_FORMAT", "xml"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere"),
 ];
@@ -58,7 +59,7 @@ fn a_mistake_shows_no_password() {
 fn every_command_explains_itself() {
     let (code, text) = output(&["--help"], &[]);
     assert_eq!(code, Some(0));
-    let commands = ["gateway", "worker", "serve", "dev", "migrate", "verify"];
+    let commands = ["gateway", "worker", "serve", "dev", "migrate", "verify", "api-keys"];
     for command in commands {
         assert!(text.contains(&format!("\n  {command} ")), "{command} in {text}");
         let (code, help) = output(&[command, "--help"], &[]);
@@ -68,7 +69,7 @@ fn every_command_explains_itself() {
         for name in SERVERS.iter().chain(&settings).chain(WRONG.iter().map(|(name, _)| name)) {
             assert!(help.contains(&format!("[env: {name}")), "{name} in {command} --help: {help}");
         }
-        let has_folder = ["dev", "verify"].contains(&command);
+        let has_folder = ["dev", "verify", "api-keys"].contains(&command);
         assert_eq!(help.contains("[env: BOOKING_DATA_DIR"), has_folder, "{help}");
     }
     assert_eq!(output(&["bogus"], &[]).0, Some(2));
