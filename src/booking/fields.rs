@@ -33,17 +33,25 @@ pub const MAX_REASON_CHARS: usize = 500;
 
 /// A hold lasts this many seconds; shorter and longer ones are refused.
 pub const HOLD_SECONDS: RangeInclusive<i32> = 30..=1800;
+/// More mistakes than these are not listed: a body full of them must not come back doubled.
+const MAX_MISTAKES: usize = 100;
 
 /// A JSON object being read.
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
+    /// Where the object is, as in `weekly[2].`; empty for the body itself.
+    path: String,
     known: BTreeSet<&'static str>,
     errors: Vec<FieldError>,
 }
 
 impl<'a> Fields<'a> {
     pub fn of(object: &'a Map<String, Value>) -> Self {
-        Self { object, known: BTreeSet::new(), errors: Vec::new() }
+        Self::at(String::new(), object)
+    }
+
+    fn at(path: String, object: &'a Map<String, Value>) -> Self {
+        Self { object, path, known: BTreeSet::new(), errors: Vec::new() }
     }
 
     /// The value, unless it is absent or null; both mean "not given".
@@ -52,8 +60,16 @@ impl<'a> Fields<'a> {
         self.object.get(field).filter(|value| !value.is_null())
     }
 
-    fn refuse(&mut self, field: impl Into<String>, code: Code, message: impl Into<String>) {
-        self.errors.push(FieldError { field: field.into(), code, message: message.into() });
+    pub(super) fn refuse(
+        &mut self,
+        field: impl Into<String>,
+        code: Code,
+        message: impl Into<String>,
+    ) {
+        if self.errors.len() < MAX_MISTAKES {
+            let field = format!("{}{}", self.path, field.into());
+            self.errors.push(FieldError { field, code, message: message.into() });
+        }
     }
 
     fn required(&mut self, field: &'static str) -> Option<&'a Value> {
@@ -77,14 +93,9 @@ impl<'a> Fields<'a> {
         parsed
     }
 
-    /// The required `startTime` and `endTime`.
+    /// The required `startTime` and `endTime` of a booking.
     pub fn interval(&mut self) -> Option<Interval> {
-        let (start, end) = (self.time("startTime"), self.time("endTime"));
-        let interval = Interval { start: start?, end: end? };
-        if interval.end <= interval.start {
-            self.refuse("endTime", Code::InvalidTime, "must be after startTime");
-            return None;
-        }
+        let interval = self.stretch()?;
         if interval.end - interval.start > MAX_DURATION {
             let days = MAX_DURATION.num_days();
             self.refuse(
@@ -95,6 +106,17 @@ impl<'a> Fields<'a> {
             return None;
         }
         Some(interval)
+    }
+
+    /// The required `startTime` and `endTime` of a time that may be as long as it likes.
+    pub fn stretch(&mut self) -> Option<Interval> {
+        let (start, end) = (self.time("startTime"), self.time("endTime"));
+        let stretch = Interval { start: start?, end: end? };
+        if stretch.end <= stretch.start {
+            self.refuse("endTime", Code::InvalidTime, "must be after startTime");
+            return None;
+        }
+        Some(stretch)
     }
 
     /// A required RFC 3339 time with an offset.
@@ -124,6 +146,17 @@ impl<'a> Fields<'a> {
         parsed
     }
 
+    /// The same, but required.
+    pub fn required_notation<T>(
+        &mut self,
+        field: &'static str,
+        shape: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.required(field)?;
+        self.notation(field, shape, read)
+    }
+
     /// An optional text of at most `most` characters.
     pub fn text(&mut self, field: &'static str, most: usize) -> Option<String> {
         let value = self.take(field)?;
@@ -148,6 +181,49 @@ impl<'a> Fields<'a> {
             self.refuse(field, Code::ValidationFailed, message);
         }
         whole
+    }
+
+    /// An optional array of at most `most` objects, each read by `read`, which leaves a mistake
+    /// behind where it returns nothing.
+    pub fn list<T>(
+        &mut self,
+        field: &'static str,
+        most: usize,
+        mut read: impl FnMut(&mut Fields<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::Array(items) = self.take(field)? else {
+            self.refuse(field, Code::ValidationFailed, "must be an array");
+            return None;
+        };
+        if items.len() > most {
+            let message = format!("must have at most {most} entries");
+            self.refuse(field, Code::ValidationFailed, message);
+            return None;
+        }
+        let mut list = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let Value::Object(object) = item else {
+                let entry = format!("{field}[{index}]");
+                self.refuse(entry, Code::ValidationFailed, "must be an object");
+                continue;
+            };
+            let mut entry = Fields::at(format!("{}{field}[{index}].", self.path), object);
+            list.extend(read(&mut entry));
+            let room = MAX_MISTAKES - self.errors.len();
+            self.errors.extend(entry.finish().err().unwrap_or_default().into_iter().take(room));
+        }
+        Some(list)
+    }
+
+    /// The same, but required.
+    pub fn required_list<T>(
+        &mut self,
+        field: &'static str,
+        most: usize,
+        read: impl FnMut(&mut Fields<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.required(field)?;
+        self.list(field, most, read)
     }
 
     /// The optional `metadata`: a flat object, here brought into one canonical text (keys in

@@ -7,6 +7,7 @@
 //! Everything here is a function of its arguments, so a redelivered command is judged the same
 //! way on any worker, and the property tests can compare the rules with a simple model.
 
+pub mod availability;
 pub mod calendar;
 pub mod command;
 pub mod decide;
