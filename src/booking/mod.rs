@@ -15,6 +15,7 @@ pub mod event;
 pub mod fields;
 pub mod json;
 pub mod problem;
+pub mod slots;
 
 use std::fmt;
 

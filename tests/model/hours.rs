@@ -1,8 +1,9 @@
-//! What the clock changes of 2027 do to hours and notice, zone by zone.
+//! What the clock changes of 2027 do to hours, slots and notice, zone by zone.
 
 use booking::booking::Interval;
 use booking::booking::availability::Availability;
 use booking::booking::problem::Code;
+use booking::booking::slots::{Search, slots};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -62,6 +63,33 @@ fn on(date: &str, time_of_day: &str) -> DateTime<Utc> {
     match time_of_day.strip_prefix('-') {
         Some(before) => time(&format!("{date}T{before}:00Z")) - TimeDelta::days(1),
         None => time(&format!("{date}T{time_of_day}:00Z")),
+    }
+}
+
+#[test]
+fn slots_step_over_the_change_in_elapsed_time() {
+    for (date, starts) in [
+        ("2027-03-28", vec!["00:30+01:00", "01:15+01:00", "03:00+02:00"]),
+        (
+            "2027-10-31",
+            vec!["00:30+02:00", "01:15+02:00", "02:00+02:00", "02:45+02:00", "02:30+01:00"],
+        ),
+    ] {
+        let availability = availability(json!({
+            "timeZone": "Europe/Berlin", "slotStep": 45, "weekly": [],
+            "overrides": [{ "date": date, "windows": [{ "start": "00:30", "end": "03:45" }] }]
+        }));
+        let window = Interval {
+            start: time(&format!("{date}T00:00:00Z")) - TimeDelta::hours(6),
+            end: time(&format!("{date}T12:00:00Z")),
+        };
+        let search = Search { window, duration: 45, step: 45 };
+        let found = slots(&availability, &[], &search, time("2027-01-01T00:00:00Z"));
+        let starts = starts.iter().map(|start| {
+            let (clock, offset) = start.split_at(5);
+            time(&format!("{date}T{clock}:00{offset}"))
+        });
+        assert_eq!(found.iter().map(|slot| slot.start).collect::<Vec<_>>(), Vec::from_iter(starts));
     }
 }
 

@@ -5,6 +5,7 @@
 mod content;
 mod hours;
 mod minutes;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 

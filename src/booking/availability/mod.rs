@@ -2,7 +2,7 @@
 //!
 //! Weekly hours in local wall time, single days that replace them, blackouts, notice, durations,
 //! a grid of starts, and buffers. Bookings are checked against it ([`Availability::check`]), and
-//! free slots are found by the same windows (`slots.rs`), so that the two agree. Hours,
+//! free slots are found by the same windows ([`super::slots`]), so that the two agree. Hours,
 //! blackouts and the grid are asked of the booking itself; buffers only keep other bookings away
 //! from it ([`Availability::blocked`]) and may lie outside the hours.
 
