@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A required RFC 3339 time with an offset.
-    fn time(&mut self, field: &'static str) -> Option<DateTime<Utc>> {
+    pub fn time(&mut self, field: &'static str) -> Option<DateTime<Utc>> {
         let text = self.required(field)?.as_str().unwrap_or_default();
         match parse_time(text) {
             Ok(time) => Some(time),

@@ -40,7 +40,7 @@ codes! {
     InvalidState 409 "INVALID_STATE" "The booking's state does not allow this";
     AlreadyCancelled 409 "ALREADY_CANCELLED" "The booking is cancelled already";
     HoldExpired 410 "HOLD_EXPIRED" "The hold has lapsed";
-    VersionMismatch 412 "VERSION_MISMATCH" "The booking has another version";
+    VersionMismatch 412 "VERSION_MISMATCH" "Another version is stored";
     PayloadTooLarge 413 "PAYLOAD_TOO_LARGE" "The body is too large";
     UnsupportedMediaType 415 "UNSUPPORTED_MEDIA_TYPE" "The body is not JSON";
     InvalidTime 422 "INVALID_TIME" "A time is not acceptable";

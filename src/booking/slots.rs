@@ -34,7 +34,7 @@ pub fn slots(
     now: DateTime<Utc>,
 ) -> Vec<Interval> {
     let length = minutes(search.duration);
-    if !availability.takes_length(length) {
+    if availability.check_length(length).is_err() {
         return Vec::new();
     }
     let windows = availability.windows(search.window);

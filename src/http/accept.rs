@@ -207,7 +207,7 @@ fn record_of(command: &Command) -> CommandRecord {
 }
 
 /// Reads the body as a JSON object. No body at all is an empty object.
-async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
+pub async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
     let is_json = content_is_json(request.headers());
     let body = read(request).await?;
     if body.is_empty() {

@@ -29,7 +29,7 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i32>, Problem> {
         return Ok(None);
     }
     let version = value.to_str().ok().and_then(|tag| opaque(tag)?.parse().ok());
-    let shape = "must be the ETag of one version of the booking, such as \"3\", or *";
+    let shape = "must be one ETag as a read gives it, such as \"3\", or *";
     version.filter(|version| *version >= 1).map(Some).ok_or_else(|| mistake("If-Match", shape))
 }
 

@@ -11,6 +11,7 @@ pub mod waiters;
 
 mod accept;
 mod bookings;
+mod calendars;
 mod caller;
 mod conditions;
 mod identify;
@@ -73,6 +74,11 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/api/bookings/{id}/reschedule", post(accept::reschedule))
         .route("/api/commands/{id}", get(status::command))
         .route("/api/users/{id}/bookings", get(listing::bookings))
+        .route(
+            "/api/users/{id}/availability",
+            get(calendars::availability).put(calendars::set_availability),
+        )
+        .route("/api/users/{id}/slots", get(calendars::free_slots))
         .with_state(gateway.clone())
         .route_layer(from_fn_with_state(gateway.identities.clone(), identify::identify))
         .merge(ops::routes(ops))

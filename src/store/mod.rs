@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod api_keys;
 pub mod bookings;
+pub mod calendars;
 pub mod commands;
 pub mod decisions;
 pub mod leadership;

@@ -78,9 +78,7 @@ impl Availability {
     /// `DURATION_OUT_OF_RANGE`, `TOO_SOON`, `TOO_FAR_AHEAD`, `OUTSIDE_WORKING_HOURS`,
     /// `BLACKED_OUT` or `NOT_ALIGNED`, the first that applies, saying what would be taken.
     pub fn check(&self, interval: Interval, asked_at: DateTime<Utc>) -> Result<(), Problem> {
-        if !self.takes_length(interval.end - interval.start) {
-            return Err(self.wrong_length());
-        }
+        self.check_length(interval.end - interval.start)?;
         if interval.start < self.earliest_start(asked_at) {
             return Err(self.too_soon(asked_at));
         }
@@ -88,8 +86,7 @@ impl Availability {
         {
             return Err(self.too_far_ahead(latest));
         }
-        let has_hours = self.weekly.is_some() || self.overrides.is_some();
-        if !has_hours && self.slot_step.is_none() {
+        if !self.depends_on_zone() {
             return self.check_blackouts(interval);
         }
         let windows = self.windows(interval);
@@ -119,10 +116,19 @@ impl Availability {
         self.time_zone.unwrap_or(Tz::UTC)
     }
 
+    /// Whether there are hours or a grid, which are other instants in another zone.
+    pub fn depends_on_zone(&self) -> bool {
+        self.weekly.is_some() || self.overrides.is_some() || self.slot_step.is_some()
+    }
+
     /// Whether bookings may be so long.
-    pub fn takes_length(&self, length: TimeDelta) -> bool {
-        self.min_duration.is_none_or(|least| minutes(least) <= length)
-            && self.max_duration.is_none_or(|most| length <= minutes(most))
+    ///
+    /// # Errors
+    /// `DURATION_OUT_OF_RANGE`.
+    pub fn check_length(&self, length: TimeDelta) -> Result<(), Problem> {
+        let long_enough = self.min_duration.is_none_or(|least| minutes(least) <= length);
+        let short_enough = self.max_duration.is_none_or(|most| length <= minutes(most));
+        if long_enough && short_enough { Ok(()) } else { Err(self.wrong_length()) }
     }
 
     pub fn earliest_start(&self, asked_at: DateTime<Utc>) -> DateTime<Utc> {

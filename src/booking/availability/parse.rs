@@ -32,7 +32,8 @@ pub const MAX_DURATION_MINUTES: i32 = 31 * 24 * 60;
 const _: () = assert!(MAX_DURATION.num_minutes() == MAX_DURATION_MINUTES as i64);
 
 const TIME_OF_DAY: &str = "a wall time as HH:MM, from 00:00 to 24:00";
-const DATE: &str = "a date such as 2027-03-28, between the years 1970 and 9998";
+/// What [`parse_date`] takes.
+pub const DATE: &str = "a date such as 2027-03-28, between the years 1970 and 9998";
 
 impl Availability {
     /// Reads the JSON of an availability.
