@@ -7,11 +7,14 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::availability::Availability;
 use super::decide::Effect;
-use super::{Booking, Interval};
+use super::problem::Problem;
+use super::{Booking, Buffers, Interval};
 
 /// The queue partition of a calendar: XXH3-64 of its id's 16 bytes, modulo the number of
 /// partitions. Commands of a calendar keep their order because they share a partition, so this
@@ -21,14 +24,31 @@ pub fn partition_of(calendar_id: Uuid, partitions: u16) -> u16 {
     u16::try_from(hash % u64::from(partitions.max(1))).unwrap_or_default() // below u16::MAX by the modulus
 }
 
-/// The known part of a calendar: time that is taken, and bookings by id.
+/// The known part of a calendar: its rules, time that is taken, and bookings by id.
 #[derive(Clone, Debug, Default)]
 pub struct Calendar {
+    availability: Option<Availability>,
     taken: Vec<(Uuid, Interval)>,
     bookings: HashMap<Uuid, Booking>,
 }
 
 impl Calendar {
+    /// Notes when the calendar takes bookings; one that was never told takes them at any time.
+    pub fn opens(&mut self, availability: Availability) {
+        self.availability = Some(availability);
+    }
+
+    /// The buffers of a booking of `interval`, if the calendar takes one that was asked for at
+    /// `asked_at`. Other bookings are not looked at.
+    ///
+    /// # Errors
+    /// The rule of the calendar that is against it.
+    pub fn admits(&self, interval: Interval, asked_at: DateTime<Utc>) -> Result<Buffers, Problem> {
+        let Some(availability) = &self.availability else { return Ok(Buffers::default()) };
+        availability.check(interval, asked_at)?;
+        Ok(availability.buffers())
+    }
+
     /// Notes time that an active booking holds. Noting it twice is harmless.
     pub fn take(&mut self, booking_id: Uuid, interval: Interval) {
         if !self.taken.contains(&(booking_id, interval)) {

@@ -126,7 +126,7 @@ fn create(
         buffers: Buffers::default(),
     };
     let action = if hold.is_some() { Action::Held } else { Action::Created };
-    claim(calendar, Effect { action, before: None, after }, now)
+    claim(calendar, command, Effect { action, before: None, after }, now)
 }
 
 fn confirm(
@@ -182,11 +182,18 @@ fn reschedule(
         return Ok(Decision::Unchanged(booking.clone()));
     }
     let after = Booking { interval, ..next_version(booking, now) };
-    claim(calendar, changed(Action::Rescheduled, booking, after), now)
+    claim(calendar, command, changed(Action::Rescheduled, booking, after), now)
 }
 
-/// The change, if the time that it claims is free. Holds that have lapsed give way.
-fn claim(calendar: &Calendar, effect: Effect, now: DateTime<Utc>) -> Result<Decision, Problem> {
+/// The change, if the calendar admits the time that it claims, and the time is free. Holds that
+/// have lapsed give way. The calendar's notice is counted from the acceptance.
+fn claim(
+    calendar: &Calendar,
+    command: &Command,
+    mut effect: Effect,
+    now: DateTime<Utc>,
+) -> Result<Decision, Problem> {
+    effect.after.buffers = calendar.admits(effect.after.interval, command.accepted_at)?;
     let mut lapsed = Vec::new();
     for (holder, taken) in calendar.taken_in(effect.after.blocked(), effect.after.id) {
         match calendar.booking(holder).and_then(|booking| by_time(booking, now)) {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use crate::booking::availability::Availability;
 use crate::booking::calendar::Calendar;
 use crate::booking::command::{Command, Kind};
 use crate::booking::{Booking, Buffers, Interval, Metadata, Status};
@@ -17,7 +19,7 @@ pub struct Snapshot {
     pub now: DateTime<Utc>,
 }
 
-/// Loads what deciding `commands` needs: the allocations that their intervals meet, the holds
+/// Loads what deciding `commands` needs: the calendars' rules, the allocations that their intervals meet, the holds
 /// among those that have lapsed, and the bookings that the commands name.
 ///
 /// # Errors
@@ -61,27 +63,35 @@ async fn know(
     Ok(())
 }
 
-/// One row carries the clock even when nothing is taken.
+/// The clock, the calendars' rules, and the allocations that are met: all in one round trip.
 const TAKEN: &str = "
-select now() as now, w.calendar_id, a.booking_id, lower(a.during) as start_time,
-       upper(a.during) as end_time, a.lapses_at <= now() as lapsed
-from (select) clock left join (
-  unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as w(calendar_id, start_time, end_time)
-  join allocations a
-    on a.calendar_id = w.calendar_id and a.during && tstzrange(w.start_time, w.end_time)
-) on true";
+select now() as now, null::uuid as calendar_id, null::json as availability,
+       null::uuid as booking_id, null::timestamptz as start_time, null::timestamptz as end_time,
+       null::bool as lapsed
+union all
+select now(), id, availability, null, null, null, null from calendars where id = any($1)
+union all
+select now(), w.calendar_id, null, a.booking_id, lower(a.during), upper(a.during),
+       a.lapses_at <= now()
+from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[])
+    as w(calendar_id, start_time, end_time)
+left join calendars c on c.id = w.calendar_id
+join allocations a on a.calendar_id = w.calendar_id and a.during && tstzrange(
+  w.start_time - make_interval(mins => coalesce((c.availability->>'bufferBefore')::int, 0)),
+  w.end_time + make_interval(mins => coalesce((c.availability->>'bufferAfter')::int, 0)))";
 
 #[derive(sqlx::FromRow)]
 struct Taken {
     now: DateTime<Utc>,
     calendar_id: Option<Uuid>,
+    availability: Option<Json<Availability>>,
     booking_id: Option<Uuid>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
     lapsed: Option<bool>,
 }
 
-/// Notes the allocations that the commands' intervals meet. Returns the time of the reading, and
+/// Notes the calendars' rules and the allocations that the commands' intervals meet. Returns the time of the reading, and
 /// calendar and booking of each hold among them that has lapsed.
 async fn load_taken<'a>(
     connection: &mut PgConnection,
@@ -101,9 +111,13 @@ async fn load_taken<'a>(
     let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.now;
     let mut lapsed = Vec::new();
     for row in rows {
-        if let (Some(calendar_id), Some(booking_id), Some(start), Some(end)) =
-            (row.calendar_id, row.booking_id, row.start_time, row.end_time)
-            && let Some(calendar) = calendars.get_mut(&calendar_id)
+        let Some(calendar_id) = row.calendar_id else { continue };
+        let Some(calendar) = calendars.get_mut(&calendar_id) else { continue };
+        if let Some(Json(availability)) = row.availability {
+            calendar.opens(availability);
+        }
+        if let (Some(booking_id), Some(start), Some(end)) =
+            (row.booking_id, row.start_time, row.end_time)
         {
             calendar.take(booking_id, Interval { start, end });
             if row.lapsed == Some(true) {

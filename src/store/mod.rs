@@ -8,8 +8,8 @@
 //! A statement that was sent but not answered may have committed. Every caller therefore writes
 //! what can be written again, or reads before it repeats.
 
-pub mod audit;
 pub mod api_keys;
+pub mod audit;
 pub mod bookings;
 pub mod calendars;
 pub mod commands;
