@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cast;
+mod issuer;
 mod link;
 mod listener;
 mod load;
@@ -16,6 +17,7 @@ mod wire;
 
 mod bad_input;
 mod bugs;
+mod callers;
 mod crash;
 mod fleet;
 mod keys;
