@@ -208,11 +208,17 @@ fn record_of(command: &Command) -> CommandRecord {
 
 /// Reads the body as a JSON object. No body at all is an empty object.
 pub async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
-    let is_json = content_is_json(request.headers());
+    let media_type = media_type(request.headers());
     let body = read(request).await?;
     if body.is_empty() {
         return Ok(Map::new());
     }
+    let is_json = match media_type.as_str() {
+        "application/json" => true,
+        // What curl says of any body when it is not told; a form never begins so.
+        "application/x-www-form-urlencoded" => body.starts_with(b"{"),
+        _ => false,
+    };
     if !is_json {
         let detail = "Send the body as JSON, with the header Content-Type: application/json.";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
@@ -224,12 +230,10 @@ pub async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, P
     }
 }
 
-fn content_is_json(headers: &HeaderMap) -> bool {
-    let Some(given) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
-    let media_type = given.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+/// The media type of the body without its parameters; empty when there is none.
+fn media_type(headers: &HeaderMap) -> String {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    given.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 async fn read(request: Request<Body>) -> Result<Bytes, Problem> {

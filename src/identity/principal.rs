@@ -36,6 +36,12 @@ impl Principal {
         Self { name: id.to_string(), reach: Reach::Own(id), on_behalf_of: None }
     }
 
+    /// Someone without a name, who may only look.
+    pub fn nobody() -> Self {
+        let reach = Reach::Any { read: true, write: false };
+        Self { name: String::new(), reach, on_behalf_of: None }
+    }
+
     /// A service with these scopes; others than ours mean nothing here.
     pub fn service<'a>(name: &str, scopes: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut read, mut write) = (false, false);

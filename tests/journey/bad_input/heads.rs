@@ -159,7 +159,7 @@ fn wrong_types_and_sizes() -> Vec<Case> {
         typed("missing", create().without("Content-Type")),
         typed("empty", kind("")),
         typed("text/plain", kind("text/plain")),
-        typed("a form", kind("application/x-www-form-urlencoded")),
+        typed("a form", kind("application/x-www-form-urlencoded").body("userId=1&hold=30")),
         typed("application/jsonp", kind("application/jsonp")),
         typed("a JSON patch", kind("application/json-patch+json")),
         typed("not ASCII", kind("application/json; \u{e9}")),
