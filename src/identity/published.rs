@@ -212,6 +212,8 @@ mod tests {
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use jsonwebtoken::EncodingKey;
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -309,5 +311,39 @@ mod tests {
         tokio::time::advance(MIN_PAUSE).await;
         assert!(!find("made up").await);
         assert!(find("new").await, "the last good keys are lost");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_key_set_leaves_the_last_keys() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let source = KeySource::Url(url);
+        let published = Published::new(&source, &Config::default()).await.unwrap();
+        let reads = async |head: &str, body: String| {
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}");
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await; // one small request arrives at once
+                let _ = stream.write_all(answer.as_bytes()).await; // it may hang up before the end
+            };
+            tokio::join!(published.read(), answering).0.is_ok()
+        };
+        let set = |kid: &str| json!({ "keys": [jwk(kid)] }).to_string();
+
+        assert!(reads("200 OK", set("one")).await);
+        let large = json!({ "keys": [jwk("two")], "more": "x".repeat(MAX_SET_BYTES) }).to_string();
+        for (head, body) in [
+            ("404 Not Found", set("two")),
+            ("302 Found\r\nLocation: /elsewhere", set("two")),
+            ("200 OK", large),
+            ("200 OK", json!({ "keys": [] }).to_string()),
+            ("200 OK", "<html>".into()),
+        ] {
+            assert!(!reads(head, body).await, "{head}");
+            assert_eq!(published.known().unwrap()[0].id.as_deref(), Some("one"), "{head}");
+        }
+        assert!(reads("200 OK", set("two")).await);
+        assert_eq!(published.known().unwrap()[0].id.as_deref(), Some("two"));
     }
 }

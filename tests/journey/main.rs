@@ -25,6 +25,7 @@ mod keys;
 mod life;
 mod looking;
 mod main_road;
+mod proofs;
 mod seed;
 mod servers_away;
 mod silence;
