@@ -80,10 +80,7 @@ impl Leases {
     /// # Errors
     /// When Redis is away.
     pub async fn join(&self) -> Result<Vec<String>, RedisError> {
-        let script = Script::new(JOIN);
-        let mut call = script.key(format!("{}:workers", self.prefix));
-        call.arg(&self.worker).arg(self.validity_ms());
-        bounded(call.invoke_async(&mut self.connection.clone())).await
+        join(&self.connection, &self.workers(), &self.worker, self.validity).await
     }
 
     /// Takes the lease of a partition if it is free, or still ours from a try that came to nothing.
@@ -131,9 +128,11 @@ impl Leases {
     /// # Errors
     /// When Redis is away; the membership then runs out by itself.
     pub async fn leave(&self) -> Result<(), RedisError> {
-        let mut remove = cmd("ZREM");
-        remove.arg(format!("{}:workers", self.prefix)).arg(&self.worker);
-        bounded(remove.query_async(&mut self.connection.clone())).await
+        leave(&self.connection, &self.workers(), &self.worker).await
+    }
+
+    fn workers(&self) -> String {
+        format!("{}:workers", self.prefix)
     }
 
     fn key(&self, partition: u16) -> String {
@@ -141,8 +140,38 @@ impl Leases {
     }
 
     fn validity_ms(&self) -> u64 {
-        u64::try_from(self.validity.as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.validity)
     }
+}
+
+/// Adds or renews `member` of the membership under `key`, and returns all members that are alive.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn join(
+    link: &Link,
+    key: &str,
+    member: &str,
+    validity: Duration,
+) -> Result<Vec<String>, RedisError> {
+    let script = Script::new(JOIN);
+    let mut call = script.key(key);
+    call.arg(member).arg(milliseconds(validity));
+    bounded(call.invoke_async(&mut link.clone())).await
+}
+
+/// Removes `member` from the membership under `key`.
+///
+/// # Errors
+/// When Redis is away; the membership then runs out by itself.
+pub async fn leave(link: &Link, key: &str, member: &str) -> Result<(), RedisError> {
+    let mut remove = cmd("ZREM");
+    remove.arg(key).arg(member);
+    bounded(remove.query_async(&mut link.clone())).await
+}
+
+fn milliseconds(validity: Duration) -> u64 {
+    u64::try_from(validity.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A connection that is made when first used and made again when lost. Cheap to clone.

@@ -12,6 +12,7 @@ pub mod sweep;
 pub mod worker;
 
 pub mod lease;
+pub mod limits;
 pub mod queue;
 pub mod store;
 pub mod wake;

@@ -20,9 +20,11 @@ use uuid::Uuid;
 use crate::booking::Stream;
 use crate::config::Config;
 use crate::config::identity::Identity;
+use crate::http::door::Door;
 use crate::http::waiters::Waiters;
 use crate::http::{self, Gateway, ops, serve};
 use crate::identity::Identities;
+use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
 use crate::process::{stopped_within, supervise};
@@ -116,7 +118,7 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
         _ => {
             warn_of_open_door(&config, address);
             let identities = start_identities(&shared, &config, &mut running).await?;
-            http::routes(start_gateway(&shared, &config, identities, &mut running, &stop))
+            http::routes(start_gateway(&shared, &config, identities, &mut running, &stop)?)
         }
     };
     running.stages.spawn(serve::serve(listener, routes, shared.vitals, stop));
@@ -230,7 +232,16 @@ fn start_gateway(
     identities: Arc<Identities>,
     running: &mut Running,
     stop: &CancellationToken,
-) -> Arc<Gateway> {
+) -> anyhow::Result<Arc<Gateway>> {
+    let (limits, asks) = Limits::new();
+    let redis = limits::Shared::new(
+        limits.clone(),
+        asks,
+        &config.redis_url,
+        &config.redis_prefix,
+        shared.metrics.clone(),
+    )?;
+    running.background.spawn(redis.run(running.last.clone()));
     let (acceptor, lane) = accept::lane(
         &config.database_url,
         shared.reads.clone(),
@@ -245,9 +256,10 @@ fn start_gateway(
     running.background.spawn(supervise("waiters", last.clone(), move || {
         http::waiters::run(answered.clone(), reads.clone(), wake.clone(), last.clone())
     }));
-    Arc::new(Gateway {
+    Ok(Arc::new(Gateway {
         acceptor,
         waiters,
+        door: Door::new(&config.door, limits, shared.metrics.clone()),
         reads: shared.reads.clone(),
         identities,
         vitals: shared.vitals.clone(),
@@ -255,7 +267,7 @@ fn start_gateway(
         partitions: config.partitions,
         outbox_max_age: config.outbox_max_age,
         stop: stop.clone(),
-    })
+    }))
 }
 
 fn start_worker(

@@ -40,6 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["booking"]),
     ("queue", &[]),
     ("lease", &[]),
+    ("limits", &["lease", "metrics", "process", "retry"]),
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
     // The stages. None imports another, except: the front door hands over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
@@ -49,7 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
     ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
-    ("http", &["accept", "booking", "identity", "metrics", "store", "telemetry", "vitals", "wake"]),
+    ("http", HTTP),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
     ("api_keys", &["identity", "store"]),
@@ -58,6 +59,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("dev", &["config", "roles", "store"]),
     ("main", &["api_keys", "config", "dev", "process", "roles", "store", "telemetry", "verify"]),
     ("lib", &[]),
+];
+const HTTP: &[&str] = &[
+    "accept",
+    "booking",
+    "config",
+    "identity",
+    "limits",
+    "metrics",
+    "store",
+    "telemetry",
+    "vitals",
+    "wake",
 ];
 const STAGE: &[&str] =
     &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];
@@ -79,6 +92,7 @@ const ROLES: &[&str] = &[
     "http",
     "identity",
     "lease",
+    "limits",
     "metrics",
     "ownership",
     "process",
@@ -95,7 +109,7 @@ const ROLES: &[&str] = &[
 const CLIENTS: &[(&str, &[&str])] = &[
     ("lapin", &["src/queue/"]),
     // `dev/` has a module of that name, which starts the server.
-    ("redis", &["src/lease.rs", "src/wake.rs", "src/dev/"]),
+    ("redis", &["src/lease.rs", "src/limits/", "src/wake.rs", "src/dev/"]),
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("hyper_util", &["src/http/"]),

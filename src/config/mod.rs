@@ -4,7 +4,9 @@
 //! them is reported together, each by its name, before anything is started.
 
 mod check;
+mod door;
 pub mod identity;
+mod network;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -13,7 +15,9 @@ use std::time::Duration;
 use clap::Args;
 
 use check::{number, prefix, seconds, url};
+pub use door::{Door, DoorSettings, Origins};
 use identity::{Identity, IdentitySettings};
+pub use network::Network;
 
 /// The seed's port.
 pub const DEFAULT_PORT: &str = "3000";
@@ -105,6 +109,9 @@ pub struct Settings {
 
     #[command(flatten)]
     pub identity: IdentitySettings,
+
+    #[command(flatten)]
+    pub door: DoorSettings,
 }
 
 /// How log lines look.
@@ -128,6 +135,7 @@ pub struct Config {
     pub lease: Duration,
     pub shutdown: Duration,
     pub identity: Identity,
+    pub door: Door,
 }
 
 /// What telemetry needs; checked apart, because it is set up before anything can be logged.
@@ -166,6 +174,7 @@ impl Settings {
             lease: seconds("LEASE_SECONDS", &self.lease_seconds, 2, 60, &mut errors),
             shutdown: seconds("SHUTDOWN_SECONDS", &self.shutdown_seconds, 1, 600, &mut errors),
             identity: self.identity.check(&mut errors),
+            door: self.door.check(&mut errors),
         };
         number::<u16>("OPS_PORT", &self.ops_port, 0, u16::MAX, &mut errors);
         if errors.is_empty() { Ok(config) } else { Err(errors) }

@@ -21,7 +21,7 @@ const X_API_KEY: &str = "x-api-key";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The seed's name for the same.
 const X_IDEMPOTENCY_KEY: &str = "x-idempotency-key";
-const PREFER: &str = "prefer";
+pub const PREFER: &str = "prefer";
 
 /// Longer idempotency keys are refused.
 const MAX_KEY_CHARS: usize = 255;

@@ -13,7 +13,9 @@ mod accept;
 mod bookings;
 mod calendars;
 mod caller;
+mod client;
 mod conditions;
+pub mod door;
 mod identify;
 mod listing;
 mod problem;
@@ -41,12 +43,14 @@ use crate::metrics::{self, Metrics};
 use crate::telemetry;
 use crate::vitals::Vitals;
 use caller::{CORRELATION_ID, CorrelationId};
+use door::Door;
 use waiters::Waiters;
 
 /// What the handlers need.
 pub struct Gateway {
     pub acceptor: Acceptor,
     pub waiters: Arc<Waiters>,
+    pub door: Arc<Door>,
     pub reads: PgPool,
     pub identities: Arc<Identities>,
     pub vitals: Arc<Vitals>,
@@ -80,10 +84,12 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         )
         .route("/api/users/{id}/slots", get(calendars::free_slots))
         .with_state(gateway.clone())
+        .route_layer(from_fn_with_state(gateway.door.clone(), door::known_callers))
         .route_layer(from_fn_with_state(gateway.identities.clone(), identify::identify))
         .merge(ops::routes(ops))
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method) // of the routes above it
+        .layer(from_fn_with_state(gateway.door.clone(), door::unknown_callers))
         .layer(from_fn_with_state(gateway, observe))
 }
 
@@ -124,7 +130,7 @@ async fn observe(
     status::insert(headers, CORRELATION_ID, correlation.0);
     // A body that was refused unread ends the connection; a client that was not told so would
     // send its next request into the closed door.
-    let unread = has_body && matches!(status, 400..=408 | 413 | 415);
+    let unread = has_body && matches!(status, 400..=408 | 413 | 415 | 429);
     if gateway.vitals.is_draining() || unread {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -27,7 +27,10 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status_of(self.code.status());
-        if matches!(self.code, Code::Overloaded | Code::DependencyUnavailable) {
+        if matches!(
+            self.code,
+            Code::Overloaded | Code::DependencyUnavailable | Code::CalendarBacklogFull
+        ) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
         }
         response.extensions_mut().insert(self);

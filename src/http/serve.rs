@@ -7,6 +7,7 @@
 //! whoever is silent, and returns.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
+use super::client::Peer;
 use crate::vitals::Vitals;
 
 /// More connections wait in the listener's queue.
@@ -69,7 +71,7 @@ pub async fn serve(
             () = &mut door_closes => break,
         };
         match accepted {
-            Ok((stream, _)) => admit(stream, &routes, &graceful, &cut, permit.ok()),
+            Ok((stream, peer)) => admit(stream, peer, &routes, &graceful, &cut, permit.ok()),
             Err(cause) => {
                 warn!(%cause, "a connection could not be taken");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -77,8 +79,8 @@ pub async fn serve(
         }
     }
     // Whoever has connected may have sent a request already; closing would reset it.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        admit(stream, &routes, &graceful, &cut, None);
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        admit(stream, peer, &routes, &graceful, &cut, None);
     }
     drop(listener);
     tokio::time::sleep(LAST_CALL).await;
@@ -91,12 +93,13 @@ pub async fn serve(
 /// Serves a connection in a task of its own until it ends or is cut.
 fn admit(
     stream: TcpStream,
+    peer: SocketAddr,
     routes: &Router,
     graceful: &GracefulShutdown,
     cut: &CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let connection = graceful.watch(connection(stream, routes.clone()));
+    let connection = graceful.watch(connection(stream, peer, routes.clone()));
     let cut = cut.clone();
     tokio::spawn(async move {
         let ended = tokio::select! {
@@ -112,12 +115,15 @@ fn admit(
 
 fn connection(
     stream: TcpStream,
+    peer: SocketAddr,
     routes: Router,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     let _ = stream.set_nodelay(true); // only a matter of speed
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut routes = routes.clone();
-        async move { routes.call(request.map(Body::new)).await.map_err(|e: Infallible| e) }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        async move { routes.call(request).await.map_err(|e: Infallible| e) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -23,6 +23,7 @@ mod first_readme;
 mod fleet;
 mod keys;
 mod life;
+mod limits;
 mod looking;
 mod main_road;
 mod proofs;
