@@ -18,10 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::backlog::Backlog;
 use crate::booking::Stream;
-use crate::booking::problem::{Code, FieldError, Problem};
+use crate::booking::problem::{Code, Problem};
 use crate::failpoint;
-use crate::metrics::{Kind, Metrics};
+use crate::metrics::{Kind, Metrics, Reason};
 use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
 use crate::store::{self, Failure, KeptConnection, Purpose};
 use crate::wake::Wake;
@@ -58,6 +59,7 @@ struct Offer {
 pub struct Acceptor {
     offers: mpsc::Sender<Offer>,
     reads: PgPool,
+    backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,10 +68,15 @@ impl Acceptor {
     ///
     /// # Errors
     /// The problem to answer with: other content under the same key, a time that has passed, too
-    /// much to do, or the database away. After the last two the caller may retry.
+    /// much to do (of this calendar or of all), or the database away. After the last three the
+    /// caller may retry.
     pub async fn accept(&self, new: NewCommand) -> Result<Acceptance, Problem> {
         if let Some(mistake) = new.command.change.too_late(new.command.accepted_at) {
-            return self.accepted_before(&new, mistake).await;
+            return self.accepted_before(&new, Problem::of_fields(vec![mistake])).await;
+        }
+        if !self.backlog.lets_in(new.command.calendar_id).await {
+            self.metrics.refused.get_or_create(&Reason { reason: "backlog" }).inc();
+            return self.accepted_before(&new, backlog_full()).await;
         }
         let (answer, answered) = oneshot::channel();
         let offered = Instant::now();
@@ -78,12 +85,9 @@ impl Acceptor {
         answered.await.unwrap_or_else(|_| Err(database_away()))
     }
 
-    /// A late retry of an accepted command must get its first answer, not "too late".
-    async fn accepted_before(
-        &self,
-        new: &NewCommand,
-        mistake: FieldError,
-    ) -> Result<Acceptance, Problem> {
+    /// A retry of an accepted command must get its first answer, not that it comes too late or
+    /// that there is no room for it now.
+    async fn accepted_before(&self, new: &NewCommand, no: Problem) -> Result<Acceptance, Problem> {
         if let Some(key) = key_of(new) {
             let found =
                 store::read(&self.reads, async |c| commands::by_keys(c, &[key]).await).await;
@@ -92,7 +96,7 @@ impl Acceptor {
                 return replay(new, stored);
             }
         }
-        Err(Problem::of_fields(vec![mistake]))
+        Err(no)
     }
 }
 
@@ -108,11 +112,12 @@ pub struct Lane {
 pub fn lane(
     database_url: &str,
     reads: PgPool,
+    backlog: Arc<Backlog>,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
 ) -> (Acceptor, Lane) {
     let (sender, offers) = mpsc::channel(MAX_WAITING);
-    let acceptor = Acceptor { offers: sender, reads, metrics: metrics.clone() };
+    let acceptor = Acceptor { offers: sender, reads, backlog, metrics: metrics.clone() };
     let database = KeptConnection::new(database_url, Purpose::Accept);
     let lane = Lane { offers, database, wake, metrics };
     (acceptor, lane)
@@ -258,6 +263,12 @@ fn refuse(offers: Vec<Offer>) {
 fn overloaded() -> Problem {
     let detail = "Too many requests wait to be accepted; retry with the same idempotency key.";
     Problem::new(Code::Overloaded, detail)
+}
+
+fn backlog_full() -> Problem {
+    let detail = "Too many commands of this calendar wait to be decided; retry later with the same \
+                  idempotency key.";
+    Problem::new(Code::CalendarBacklogFull, detail)
 }
 
 fn database_away() -> Problem {

@@ -4,6 +4,7 @@
 pub mod booking;
 
 pub mod accept;
+pub mod backlog;
 pub mod http;
 pub mod identity;
 pub mod ownership;

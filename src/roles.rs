@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::backlog::{self, Backlog};
 use crate::booking::Stream;
 use crate::config::Config;
 use crate::config::identity::Identity;
@@ -242,12 +243,18 @@ fn start_gateway(
         shared.metrics.clone(),
     )?;
     running.background.spawn(redis.run(running.last.clone()));
+    let backlog = Backlog::new(shared.reads.clone(), config.door.undecided_per_calendar);
     let (acceptor, lane) = accept::lane(
         &config.database_url,
         shared.reads.clone(),
+        backlog.clone(),
         shared.wake.clone(),
         shared.metrics.clone(),
     );
+    let last = running.last.clone();
+    running.background.spawn(supervise("backlog", last.clone(), move || {
+        backlog::run(backlog.clone(), last.clone())
+    }));
     // Ends when the last handle on it is gone: after the last request.
     running.stages.spawn(lane.run());
     let waiters = Arc::new(Waiters::default());

@@ -45,7 +45,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The stages. None imports another, except: the front door hands over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
     ("identity", &["booking", "config", "process", "retry", "store"]),
-    ("accept", &["booking", "failpoint", "metrics", "store", "wake"]),
+    ("backlog", &["process", "store"]),
+    ("accept", &["backlog", "booking", "failpoint", "metrics", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
@@ -87,6 +88,7 @@ const WORKER: &[&str] = &[
 ];
 const ROLES: &[&str] = &[
     "accept",
+    "backlog",
     "booking",
     "config",
     "http",
@@ -123,6 +125,7 @@ const CLIENTS: &[(&str, &[&str])] = &[
 const HOLDS_A_CONNECTION: &[&str] = &[
     "src/store/",
     "src/accept.rs",       // the connection that commits what is accepted
+    "src/backlog.rs",      // the pool that tells what waits
     "src/http/mod.rs",     // the pool of reads
     "src/http/status.rs",  // answers a failed read
     "src/http/waiters.rs", // the pool that answers those who wait

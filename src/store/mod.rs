@@ -10,6 +10,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod backlog;
 pub mod bookings;
 pub mod calendars;
 pub mod commands;
