@@ -65,6 +65,11 @@ impl Door {
         })
     }
 
+    /// Whose pages may call the API.
+    pub fn origins(&self) -> Arc<config::Origins> {
+        Arc::new(self.settings.origins.clone())
+    }
+
     /// The network that the request comes from, as a name.
     fn client(&self, request: &Request) -> String {
         let peer = request.extensions().get::<Peer>().map(|Peer(peer)| peer.ip());

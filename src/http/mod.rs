@@ -11,6 +11,7 @@ pub mod waiters;
 
 mod accept;
 mod bookings;
+mod browser;
 mod calendars;
 mod caller;
 mod client;
@@ -90,7 +91,9 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method) // of the routes above it
         .layer(from_fn_with_state(gateway.door.clone(), door::unknown_callers))
-        .layer(from_fn_with_state(gateway, observe))
+        .layer(from_fn_with_state(gateway.clone(), observe))
+        .layer(from_fn_with_state(gateway.door.origins(), browser::share))
+        .layer(from_fn(browser::secure))
 }
 
 /// Around every request: its correlation id, its span, its count, its log line when it failed.

@@ -6,12 +6,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use chrono::Utc;
 use serde_json::{Map, Value, json};
 
-use super::status;
+use super::{browser, status};
 use crate::metrics::{self, Metrics};
 use crate::vitals::Vitals;
 
@@ -33,6 +34,7 @@ pub fn routes(ops: Ops) -> Router {
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(ops)
+        .layer(from_fn(browser::secure))
 }
 
 /// The seed's health route: 200 while Postgres, the one indispensable server, answers.

@@ -19,6 +19,7 @@ mod bad_input;
 mod bugs;
 mod callers;
 mod crash;
+mod door;
 mod first_readme;
 mod fleet;
 mod keys;
