@@ -8,6 +8,7 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -78,6 +79,15 @@ pub fn stop_on_signals(stop: &CancellationToken, grace: Duration) -> std::io::Re
         std::process::exit(1);
     });
     Ok(())
+}
+
+/// Raises the number of files that this process may have open, connections among them, as far as
+/// it is allowed to, and returns it.
+pub fn most_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // What is already at its most, or may not be raised, stays as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// The exit code of a role that ended by itself.

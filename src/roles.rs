@@ -22,13 +22,14 @@ use crate::booking::Stream;
 use crate::config::Config;
 use crate::config::identity::Identity;
 use crate::http::door::Door;
+use crate::http::room::Room;
 use crate::http::waiters::Waiters;
 use crate::http::{self, Gateway, ops, serve};
 use crate::identity::Identities;
 use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
-use crate::process::{stopped_within, supervise};
+use crate::process::{most_open_files, stopped_within, supervise};
 use crate::relay::Relay;
 use crate::retry::Backoff;
 use crate::sweep::Sweep;
@@ -122,7 +123,8 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
             http::routes(start_gateway(&shared, &config, identities, &mut running, &stop)?)
         }
     };
-    running.stages.spawn(serve::serve(listener, routes, shared.vitals, stop));
+    let room = Room::new(most_open_files(), &config.door);
+    running.stages.spawn(serve::serve(listener, routes, room, shared.vitals, stop));
     info!(role = role.name(), %address, "started");
     Ok(running)
 }

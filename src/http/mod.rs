@@ -6,6 +6,7 @@
 //! gateway with the same keys.
 
 pub mod ops;
+pub mod room;
 pub mod serve;
 pub mod waiters;
 
@@ -22,6 +23,7 @@ mod listing;
 mod problem;
 mod query;
 mod status;
+mod stream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +33,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use sqlx::PgPool;

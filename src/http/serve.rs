@@ -20,18 +20,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use super::client::Peer;
+use super::room::{Guest, Room};
+use super::stream::Stream;
 use crate::vitals::Vitals;
 
-/// More connections wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 16_384;
-/// A request's head must arrive within this time, also on an idle connection.
-const HEAD_LIMIT: Duration = Duration::from_secs(75);
+/// The next request on a connection begins within this time, or the connection is closed. For the
+/// head itself see [`super::stream`].
+const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// Larger request heads are answered 431. They may be noticed only at twice the size: hyper looks
 /// between two reads.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -50,11 +50,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(
     listener: TcpListener,
     routes: Router,
+    room: Arc<Room>,
     vitals: Arc<Vitals>,
     stop: CancellationToken,
 ) {
     let (graceful, cut) = (GracefulShutdown::new(), CancellationToken::new());
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let door_closes = async {
         stop.cancelled().await;
         vitals.drain();
@@ -62,16 +62,12 @@ pub async fn serve(
     };
     tokio::pin!(door_closes);
     loop {
-        let permit = tokio::select! {
-            permit = room.clone().acquire_owned() => permit,
-            () = &mut door_closes => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut door_closes => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &routes, &graceful, &cut, permit.ok()),
+            Ok((stream, peer)) => admit(stream, peer, &routes, &room, &graceful, &cut),
             Err(cause) => {
                 warn!(%cause, "a connection could not be taken");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -80,7 +76,7 @@ pub async fn serve(
     }
     // Whoever has connected may have sent a request already; closing would reset it.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        admit(stream, peer, &routes, &graceful, &cut, None);
+        admit(stream, peer, &routes, &room, &graceful, &cut);
     }
     drop(listener);
     tokio::time::sleep(LAST_CALL).await;
@@ -90,44 +86,53 @@ pub async fn serve(
     }
 }
 
-/// Serves a connection in a task of its own until it ends or is cut.
+/// Serves a connection in a task of its own until it ends, is cut or has to leave. One that there
+/// is no room for is closed.
 fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     routes: &Router,
+    room: &Arc<Room>,
     graceful: &GracefulShutdown,
     cut: &CancellationToken,
-    permit: Option<OwnedSemaphorePermit>,
 ) {
-    let connection = graceful.watch(connection(stream, peer, routes.clone()));
-    let cut = cut.clone();
+    let leave = cut.child_token();
+    let Some(place) = room.enter(peer.ip(), leave.clone()) else { return };
+    let connection = graceful.watch(connection(stream, peer, place.guest.clone(), routes.clone()));
     tokio::spawn(async move {
         let ended = tokio::select! {
             ended = connection => ended,
-            () = cut.cancelled() => Ok(()),
+            () = leave.cancelled() => Ok(()),
         };
         if let Err(cause) = ended {
             debug!(%cause, "a connection ended early");
         }
-        drop(permit);
+        drop(place);
     });
 }
 
 fn connection(
     stream: TcpStream,
     peer: SocketAddr,
+    guest: Arc<Guest>,
     routes: Router,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     let _ = stream.set_nodelay(true); // only a matter of speed
+    let stream = Stream::new(stream, guest.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut routes = routes.clone();
+        guest.asks();
+        let (mut routes, guest) = (routes.clone(), guest.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        async move { routes.call(request).await.map_err(|e: Infallible| e) }
+        async move {
+            let answer = routes.call(request).await.map_err(|e: Infallible| e);
+            guest.is_answered();
+            answer
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(IDLE_LIMIT)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
 }
@@ -136,6 +141,7 @@ fn connection(
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::room::tests::room;
     use super::*;
 
     #[tokio::test]
@@ -144,7 +150,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, vitals) = (CancellationToken::new(), Arc::new(Vitals::default()));
         let routes = Router::new().fallback(async || "here");
-        let serving = tokio::spawn(serve(listener, routes, vitals.clone(), stop.clone()));
+        let serving =
+            tokio::spawn(serve(listener, routes, room(9, 0), vitals.clone(), stop.clone()));
         stop.cancel();
         let mut last = TcpStream::connect(address).await.unwrap();
         while TcpStream::connect(address).await.is_ok() {
