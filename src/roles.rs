@@ -32,6 +32,7 @@ use crate::ownership::Ownership;
 use crate::process::{most_open_files, stopped_within, supervise};
 use crate::relay::Relay;
 use crate::retry::Backoff;
+use crate::store::reads::ClientReads;
 use crate::sweep::Sweep;
 use crate::vitals::{self, Vitals};
 use crate::wake::{self, Wake};
@@ -269,8 +270,8 @@ fn start_gateway(
         acceptor,
         waiters,
         door: Door::new(&config.door, limits, shared.metrics.clone()),
-        reads: shared.reads.clone(),
         identities,
+        reads: ClientReads::new(shared.reads.clone()),
         vitals: shared.vitals.clone(),
         metrics: shared.metrics.clone(),
         partitions: config.partitions,

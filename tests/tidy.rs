@@ -126,7 +126,6 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/store/",
     "src/accept.rs",       // the connection that commits what is accepted
     "src/backlog.rs",      // the pool that tells what waits
-    "src/http/mod.rs",     // the pool of reads
     "src/http/status.rs",  // answers a failed read
     "src/http/waiters.rs", // the pool that answers those who wait
     "src/identity/",       // the pool that looks up API keys

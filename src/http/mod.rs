@@ -36,13 +36,13 @@ use axum::http::header::CONNECTION;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info, info_span};
 
 use crate::accept::Acceptor;
 use crate::identity::Identities;
 use crate::metrics::{self, Metrics};
+use crate::store::reads::ClientReads;
 use crate::telemetry;
 use crate::vitals::Vitals;
 use caller::{CORRELATION_ID, CorrelationId};
@@ -54,8 +54,8 @@ pub struct Gateway {
     pub acceptor: Acceptor,
     pub waiters: Arc<Waiters>,
     pub door: Arc<Door>,
-    pub reads: PgPool,
     pub identities: Arc<Identities>,
+    pub reads: ClientReads,
     pub vitals: Arc<Vitals>,
     pub metrics: Arc<Metrics>,
     pub partitions: u16,

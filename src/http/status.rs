@@ -147,8 +147,11 @@ fn no_command(id: uuid::Uuid) -> Problem {
     Problem::new(Code::NotFound, format!("You have no command with the id {id}."))
 }
 
-/// A read that Postgres did not answer.
+/// A read that Postgres did not answer, or was not asked for because too many wait.
 pub fn read_failed(cause: sqlx::Error) -> Problem {
+    if store::reads::is_overload(&cause) {
+        return Problem::new(Code::Overloaded, "Too many requests wait to be read; retry later.");
+    }
     tracing::warn!(server = "postgres", %cause, "a read failed");
     Problem::new(Code::DependencyUnavailable, "The database cannot be read now; retry.")
 }

@@ -19,12 +19,14 @@ pub mod leadership;
 pub mod listing;
 pub mod outbox;
 pub mod partitions;
+pub mod reads;
 pub mod verify;
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reads::Readable;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -182,12 +184,13 @@ pub fn read_pool(url: &str) -> Result<PgPool, sqlx::Error> {
 /// Runs one read on a connection of the pool, for 3 s at most.
 ///
 /// # Errors
-/// When the server is away, or silent.
+/// When the server is away, or silent, or too many clients read already.
 pub async fn read<T>(
-    pool: &PgPool,
+    on: &impl Readable,
     read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
+    let _turn = on.turn()?;
+    let mut connection = on.pool().acquire().await?;
     if let Ok(found) = tokio::time::timeout(READ_LIMIT, read(&mut connection)).await {
         return found;
     }

@@ -172,3 +172,36 @@ async fn a_caller_who_waits_too_often_is_answered_at_once() {
     let waited = answers.iter().filter(|status| **status == 201).count();
     assert_eq!((waited, answers.len()), (64, 70), "{answers:?}");
 }
+
+#[tokio::test]
+async fn reads_that_nobody_could_serve_soon_are_refused_at_once() {
+    let stage = Stage::new("reads").await;
+    let gateway = stage.gateway().await;
+    let user = User::new(&gateway);
+    let booked = user.books(0, 30).await.is(202);
+    let mut blocker = stage.database().await;
+    let lock = "begin; lock table commands in access exclusive mode";
+    sqlx::raw_sql(lock).execute(&mut blocker).await.unwrap();
+    let reads = (0..300).map(|_| {
+        let (user, path) = (user.clone(), booked.location().to_owned());
+        tokio::spawn(async move { user.get(&path).await })
+    });
+    let reads: Vec<_> = reads.collect();
+    until("what is too much is refused", async || {
+        reads.iter().filter(|read| read.is_finished()).count() >= 300 - 256 - 8
+    })
+    .await;
+    reqwest::get(gateway.url("/health")).await.unwrap().error_for_status().unwrap();
+    sqlx::raw_sql("rollback").execute(&mut blocker).await.unwrap();
+    let mut refused = 0;
+    for read in reads {
+        let read = read.await.unwrap();
+        if read.code() == "OVERLOADED" {
+            assert_eq!((read.status, read.header("retry-after")), (503, "1"));
+            refused += 1;
+        }
+    }
+    // Fewer where the first had given up before the last came.
+    assert!((1..=300 - 256 - 8).contains(&refused), "{refused}");
+    user.get(booked.location()).await.is(200);
+}
