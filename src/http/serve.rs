@@ -139,28 +139,106 @@ fn connection(
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
 
     use super::super::room::tests::room;
+    use super::super::stream::{HEAD_LIMIT, WRITE_LIMIT};
     use super::*;
 
-    #[tokio::test]
-    async fn the_request_of_whoever_came_in_last_is_answered() {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+    const LARGE: usize = 32 << 20;
+
+    /// Serves in a room for so many; where it listens, and what ends it.
+    async fn serving(most: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, vitals) = (CancellationToken::new(), Arc::new(Vitals::default()));
-        let routes = Router::new().fallback(async || "here");
-        let serving =
-            tokio::spawn(serve(listener, routes, room(9, 0), vitals.clone(), stop.clone()));
+        let large = get(async || vec![b'x'; LARGE]);
+        let routes = Router::new().route("/large", large).fallback(async || "here");
+        let served = tokio::spawn(serve(listener, routes, room(most, 0), vitals, stop.clone()));
+        (address, stop, served)
+    }
+
+    async fn is_answered(stream: &mut TcpStream) {
+        stream.write_all(REQUEST).await.unwrap();
+        let mut answer = vec![0; 512];
+        let length = stream.read(&mut answer).await.unwrap();
+        assert!(
+            answer[..length].starts_with(b"HTTP/1.1 200") && answer[..length].ends_with(b"here")
+        );
+    }
+
+    /// Reads until the other end closes; how long that took.
+    async fn is_closed(stream: &mut TcpStream) -> Duration {
+        let begun = Instant::now();
+        let _ = stream.read_to_end(&mut Vec::new()).await; // a reset is an end too
+        begun.elapsed()
+    }
+
+    #[tokio::test]
+    async fn the_request_of_whoever_came_in_last_is_answered() {
+        let (address, stop, served) = serving(9).await;
         stop.cancel();
         let mut last = TcpStream::connect(address).await.unwrap();
         while TcpStream::connect(address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        last.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
-        let mut answer = vec![0; 12];
-        last.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer, b"HTTP/1.1 200");
-        serving.await.unwrap();
+        is_answered(&mut last).await;
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn in_a_full_room_whoever_comes_is_heard() {
+        let (address, ..) = serving(2).await;
+        let mut silent = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        for _ in 0..5 {
+            is_answered(&mut TcpStream::connect(address).await.unwrap()).await;
+        }
+        silent[0].set_nonblocking(false).unwrap();
+        let closed = std::io::Read::read(&mut silent[0], &mut [0]);
+        assert!(matches!(closed, Ok(0) | Err(_)), "the silent one has left");
+    }
+
+    // Time stands still in these, except that it jumps to whatever is waited for.
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_by_the_byte_is_cut_and_a_silent_connection_kept_for_longer() {
+        let (address, ..) = serving(9).await;
+        let mut nothing = TcpStream::connect(address).await.unwrap();
+        assert_eq!(is_closed(&mut nothing).await.as_secs(), HEAD_LIMIT.as_secs());
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        is_answered(&mut silent).await;
+        tokio::time::sleep(IDLE_LIMIT / 2).await;
+        is_answered(&mut silent).await;
+        assert_eq!(is_closed(&mut silent).await.as_secs(), IDLE_LIMIT.as_secs());
+        for first in [true, false] {
+            let mut slow = TcpStream::connect(address).await.unwrap();
+            if !first {
+                is_answered(&mut slow).await;
+                tokio::time::sleep(HEAD_LIMIT * 2).await;
+            }
+            let begun = Instant::now();
+            for byte in REQUEST {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if slow.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+            }
+            let cut = begun.elapsed().as_secs();
+            assert!((10..=13).contains(&cut), "cut after {cut} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_is_given_up() {
+        let (address, ..) = serving(9).await;
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        tokio::time::sleep(WRITE_LIMIT * 2).await;
+        let mut read = Vec::new();
+        let _ = deaf.read_to_end(&mut read).await;
+        assert!(read.len() < LARGE, "read {} bytes", read.len());
     }
 }

@@ -15,6 +15,7 @@ mod stage;
 mod user;
 mod wire;
 
+mod attack;
 mod bad_input;
 mod bugs;
 mod callers;

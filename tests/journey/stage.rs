@@ -286,6 +286,20 @@ impl Process {
         ended.expect("the process ends").unwrap()
     }
 
+    /// Its memory, in MiB.
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.id().expect("the process runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
+    /// How many files and connections it has open.
+    pub fn open_files(&self) -> usize {
+        let pid = self.child.id().expect("the process runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
     /// Whether it stands still after a SIGSTOP.
     pub fn is_frozen(&self) -> bool {
         let pid = self.child.id().expect("the process runs");
