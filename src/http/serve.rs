@@ -148,6 +148,7 @@ mod tests {
     use super::*;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+    const LARGE_BODY: &str = "/large";
     const LARGE: usize = 32 << 20;
 
     /// Serves in a room for so many; where it listens, and what ends it.
@@ -156,7 +157,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, vitals) = (CancellationToken::new(), Arc::new(Vitals::default()));
         let large = get(async || vec![b'x'; LARGE]);
-        let routes = Router::new().route("/large", large).fallback(async || "here");
+        let routes = Router::new().route(LARGE_BODY, large).fallback(async || "here");
         let served = tokio::spawn(serve(listener, routes, room(most, 0), vitals, stop.clone()));
         (address, stop, served)
     }
