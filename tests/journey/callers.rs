@@ -383,18 +383,15 @@ impl Door {
     }
 }
 
-/// The whole answer, without what is of this request alone.
+/// The whole answer, without what differs between any two requests: the time, and how many more
+/// the caller may send.
 fn masked(answer: &Answer, things: &Things) -> String {
-    let headers = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| !["date", "content-length"].contains(&name.as_str()));
-    let mut text = format!("{} {:?} {}", answer.status, headers.collect::<Vec<_>>(), answer.raw);
-    let own = [answer.text("commandId"), answer.text("acceptedAt")];
-    for id in [things.booking.as_str(), things.command.as_str()].into_iter().chain(own) {
-        if !id.is_empty() {
-            text = text.replace(id, "…");
-        }
+    const DIFFERS: [&str; 3] = ["date", "ratelimit-remaining", "ratelimit-reset"];
+    let mut headers = answer.headers.clone();
+    for name in DIFFERS {
+        headers.remove(name);
     }
-    text
+    let text = format!("{} {headers:?} {}", answer.status, answer.raw);
+    let ids = [&things.booking, &things.command].into_iter().filter(|id| !id.is_empty());
+    ids.fold(text, |text, id| text.replace(id, "…"))
 }
