@@ -36,7 +36,7 @@ pub struct DoorSettings {
     pub max_undecided_per_calendar: String,
 
     /// Origins whose pages may call the API from a browser, with commas between, such as
-    /// https://app.example.org; or * for all. Empty: none
+    /// `https://app.example.org`; or * for all. Empty: none
     #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: String,
 

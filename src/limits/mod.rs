@@ -1,10 +1,10 @@
 //! Rate limits: how much each caller may ask for, over all gateways together.
 //!
 //! In: a name and its limit, once for each request. Out: granted or not, and where the name
-//! stands. The buckets ([`bucket`]) are kept in Redis; each gateway keeps what it last heard of
+//! stands. The buckets (`bucket`) are kept in Redis; each gateway keeps what it last heard of
 //! them. So most requests wait for nothing: one that the gateway knows to be over its limit is
 //! refused, and one far below it is granted and told to Redis afterwards, with others. Only what
-//! lies between asks, and those who ask at the same time share one call ([`shared`]).
+//! lies between asks, and those who ask at the same time share one call (`shared`).
 //!
 //! While Redis is away each gateway grants its share of the limit by what it knows. If a gateway
 //! dies, what it had not told Redis is granted once more: a 25th of a limit at most.
