@@ -16,6 +16,7 @@ mod user;
 mod wire;
 
 mod attack;
+mod availability;
 mod bad_input;
 mod bugs;
 mod callers;
