@@ -1,5 +1,7 @@
 //! When calendars take bookings, and which of their times are free, as clients see it.
 
+mod agreement;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
