@@ -95,6 +95,7 @@ metrics! {
     http_seconds: Histogram = seconds(), "http_request_seconds", "Time from a request's head to its answer, without the waits that Prefer asks for";
     refused: Family<Reason, Counter> = Family::default(), "requests_refused", "Requests that were over a limit of the door, by reason";
     gateways: Gauge = Gauge::default(), "gateways", "Gateways that share the rate limits, when Redis was last heard";
+    limits_alone: Counter = Counter::default(), "limits_alone", "Requests that were granted or refused by the gateway's share of a rate limit, because Redis was late or away";
     accepted: Family<Kind, Counter> = Family::default(), "commands_accepted", "Commands accepted";
     replayed: Counter = Counter::default(), "commands_replayed", "Requests answered as a replay of an accepted command";
     accept_seconds: Histogram = seconds(), "accept_seconds", "Time from a checked request to its commit";

@@ -237,14 +237,8 @@ fn start_gateway(
     running: &mut Running,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Gateway>> {
-    let (limits, asks) = Limits::new();
-    let redis = limits::Shared::new(
-        limits.clone(),
-        asks,
-        &config.redis_url,
-        &config.redis_prefix,
-        shared.metrics.clone(),
-    )?;
+    let (limits, asks) = Limits::new(shared.metrics.clone());
+    let redis = limits::Shared::new(limits.clone(), asks, &config.redis_url, &config.redis_prefix)?;
     running.background.spawn(redis.run(running.last.clone()));
     let backlog = Backlog::new(shared.reads.clone(), config.door.undecided_per_calendar);
     let (acceptor, lane) = accept::lane(

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::metrics::Metrics;
 pub use bucket::{Rate, Standing};
 pub use shared::Shared;
 
@@ -38,6 +39,8 @@ struct Known {
     full_at: i64,
     /// Granted here and not yet told to Redis.
     untold: u32,
+    /// The same, in the call that is under way.
+    being_told: u32,
     /// Granted from while Redis was away: Redis must be told the whole debt.
     alone: bool,
 }
@@ -66,6 +69,7 @@ pub struct Limits {
     redis_is_away: AtomicBool,
     /// How many gateways there were when Redis was last heard.
     gateways: AtomicU32,
+    metrics: Arc<Metrics>,
 }
 
 /// What the gateway can say without asking.
@@ -77,7 +81,7 @@ enum Here {
 
 impl Limits {
     /// Makes the limits, and the end of theirs that carries them to Redis; see [`Shared::new`].
-    pub fn new() -> (Arc<Self>, Asks) {
+    pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, Asks) {
         let (sender, asks) = mpsc::channel(MAX_ASKING);
         let limits = Self {
             begun: Instant::now(),
@@ -86,6 +90,7 @@ impl Limits {
             news: Notify::new(),
             redis_is_away: AtomicBool::new(true), // until it was heard
             gateways: AtomicU32::new(1),
+            metrics,
         };
         (Arc::new(limits), Asks(asks))
     }
@@ -131,7 +136,7 @@ impl Limits {
         let Some(after) = rate.take(debt) else {
             return Here::Refused(rate.standing(debt));
         };
-        if known.untold >= most_untold {
+        if known.untold + known.being_told >= most_untold {
             return Here::Unsure;
         }
         known.full_at = now + after;
@@ -145,6 +150,7 @@ impl Limits {
 
     /// This gateway's share of the limit, by what it knows.
     fn take_alone(&self, name: &str, rate: Rate) -> Result<Standing, Standing> {
+        self.metrics.limits_alone.inc();
         let now = self.now();
         let share = rate.share(self.gateways());
         let mut book = self.book();
@@ -182,7 +188,7 @@ impl Book {
         match self.known.entry(name.to_owned()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(free) => {
-                free.insert(Known { rate, full_at: now, untold: 0, alone: false })
+                free.insert(Known { rate, full_at: now, untold: 0, being_told: 0, alone: false })
             }
         }
     }
@@ -213,7 +219,7 @@ mod tests {
 
     /// As if Redis had been heard and there were so many gateways.
     fn together(gateways: u32) -> (Arc<Limits>, Asks) {
-        let (limits, asks) = Limits::new();
+        let (limits, asks) = Limits::new(Metrics::new());
         limits.redis_is_away.store(false, Ordering::Relaxed);
         limits.gateways.store(gateways, Ordering::Relaxed);
         (limits, asks)

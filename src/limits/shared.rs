@@ -7,17 +7,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{RedisError, Script};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Ask, Asks, Limits, Rate, Standing};
 use crate::lease::{self, Link};
-use crate::metrics::Metrics;
 use crate::process::stopped_within;
 use crate::retry::Backoff;
 
@@ -29,12 +28,15 @@ const MAX_BATCH: usize = 512;
 const TELL_PAUSE: Duration = Duration::from_millis(5);
 /// How often a gateway says that it is there, and hears how many are.
 const JOIN_PERIOD: Duration = Duration::from_secs(1);
+/// After a loss the others are waited for at most so long: a little more than the longest wait
+/// between two of their tries.
+const RETURN_LIMIT: Duration = Duration::from_secs(3);
 /// A gateway that said nothing for so long is none.
 const MEMBERSHIP: Duration = Duration::from_secs(5);
 
 /// For each bucket: takes what was granted already and of what is asked for as much as is there.
-/// Answers what was granted and the debt. Numbers for each: microseconds for one, and for all;
-/// the least debt; granted already; asked for. A debt is never believed to be more than two
+/// Answers what was granted and the debt. Numbers for each: the microseconds of one, of all, of what
+/// was granted already, of the least debt; and how many are asked for. A debt is never believed to be more than two
 /// buckets, so that neither a clock that was set back nor a shorter window locks anyone out.
 const TAKE: &str = "
 local time = redis.call('TIME')
@@ -43,8 +45,8 @@ local answers = {}
 for i, key in ipairs(KEYS) do
   local a = (i - 1) * 5
   local interval, burst = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-  local kept = math.min((tonumber(redis.call('GET', key)) or 0) - now, 2 * burst)
-  local debt = math.max(kept, tonumber(ARGV[a + 3])) + ARGV[a + 4] * interval
+  local kept = math.max(0, math.min((tonumber(redis.call('GET', key)) or 0) - now, 2 * burst))
+  local debt = math.max(kept + ARGV[a + 3], tonumber(ARGV[a + 4]))
   local granted = math.floor((burst - debt) / interval)
   granted = math.max(0, math.min(granted, tonumber(ARGV[a + 5])))
   debt = debt + granted * interval
@@ -64,15 +66,15 @@ pub struct Shared {
     prefix: String,
     gateway: String,
     script: Script,
-    metrics: Arc<Metrics>,
 }
 
 /// What one bucket needs of a call.
 struct Need {
     rate: Rate,
+    /// Microseconds of what was granted already.
+    granted: i64,
     /// The least debt, in microseconds.
     least: i64,
-    granted_already: u32,
     asking: Vec<oneshot::Sender<Result<Standing, Standing>>>,
 }
 
@@ -86,7 +88,6 @@ impl Shared {
         Asks(asks): Asks,
         redis_url: &str,
         prefix: &str,
-        metrics: Arc<Metrics>,
     ) -> Result<Self, RedisError> {
         Ok(Self {
             limits,
@@ -95,35 +96,39 @@ impl Shared {
             prefix: prefix.to_owned(),
             gateway: Uuid::now_v7().to_string(),
             script: Script::new(TAKE),
-            metrics,
         })
     }
 
     /// Runs until `stop`; from then on requests are decided by what the gateway knows.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::server_away();
-        let mut told_of_loss = false;
+        let (mut told_of_loss, mut returned) = (false, None);
         loop {
             match self.join().await {
-                Ok(()) => {
+                Ok(seen) => {
                     backoff.reset();
-                    self.limits.redis_is_away.store(false, Ordering::Relaxed);
-                    if std::mem::take(&mut told_of_loss) {
-                        info!(server = "redis", "rate limits are shared by the gateways again");
+                    // What this gateway may grant from Redis is more than its share, which the
+                    // others grant until they are back as well.
+                    let back = returned.get_or_insert_with(Instant::now);
+                    if seen >= self.limits.gateways() || back.elapsed() > RETURN_LIMIT {
+                        returned = None;
+                        if std::mem::take(&mut told_of_loss) {
+                            info!(server = "redis", "rate limits are shared by the gateways again");
+                        }
+                        self.note_gateways(seen);
+                        self.limits.redis_is_away.store(false, Ordering::Relaxed);
+                        tokio::select! {
+                            lost = self.carry() => debug!(cause = %lost, "Redis was late"),
+                            () = stop.cancelled() => return self.leave().await,
+                        }
                     }
-                    let lost = tokio::select! {
-                        lost = self.carry() => lost,
-                        () = stop.cancelled() => return self.leave().await,
-                    };
-                    told_of_loss = true;
+                }
+                // Not the first time that an answer was late, which the next look mends.
+                Err(cause) if !std::mem::replace(&mut told_of_loss, true) => {
                     let gateways = self.limits.gateways();
-                    warn!(server = "redis", cause = %lost, gateways, "each gateway grants its share of the rate limits");
+                    warn!(server = "redis", %cause, gateways, "each gateway grants its share of the rate limits");
                 }
-                Err(cause) if !told_of_loss => {
-                    told_of_loss = true;
-                    warn!(server = "redis", %cause, "rate limits are not shared by the gateways");
-                }
-                Err(_) => {}
+                Err(_) => returned = None,
             }
             if stopped_within(&stop, backoff.next_wait()).await {
                 return;
@@ -143,7 +148,9 @@ impl Shared {
                 tokio::time::sleep(TELL_PAUSE).await;
             };
             let carried = tokio::select! {
-                _ = join_again.tick() => in_time(self.join()).await,
+                _ = join_again.tick() => {
+                    in_time(self.join()).await.map(|count| self.note_gateways(count))
+                }
                 _ = self.asks.recv_many(&mut asking, MAX_BATCH) => self.call(&mut asking).await,
                 () = news => self.call(&mut asking).await,
             };
@@ -174,8 +181,8 @@ impl Shared {
             call.key(format!("{}:rate:{name}", self.prefix))
                 .arg(need.rate.interval)
                 .arg(need.rate.burst())
+                .arg(need.granted)
                 .arg(need.least)
-                .arg(need.granted_already)
                 .arg(need.asking.len());
         }
         let answered: Result<Vec<i64>, _> =
@@ -200,13 +207,15 @@ impl Shared {
         }
     }
 
-    /// Says that this gateway is there, and hears how many are.
-    async fn join(&self) -> Result<(), RedisError> {
+    /// Says that this gateway is there, and returns how many are.
+    async fn join(&self) -> Result<u32, RedisError> {
         let members = lease::join(&self.link, &self.members(), &self.gateway, MEMBERSHIP).await?;
-        let count = u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
+        Ok(u32::try_from(members.len()).unwrap_or(u32::MAX))
+    }
+
+    fn note_gateways(&self, count: u32) {
         self.limits.gateways.store(count, Ordering::Relaxed);
-        self.metrics.gateways.set(i64::from(count));
-        Ok(())
+        self.limits.metrics.gateways.set(i64::from(count));
     }
 
     async fn leave(&self) {
@@ -221,7 +230,7 @@ impl Shared {
 
 impl Need {
     fn of(rate: Rate) -> Self {
-        Self { rate, least: 0, granted_already: 0, asking: Vec::new() }
+        Self { rate, granted: 0, least: 0, asking: Vec::new() }
     }
 
     /// The first who asked are granted what was there; `debt` is what it is after the last.
@@ -251,11 +260,12 @@ impl Limits {
         }
         for (name, need) in needs {
             if let Some(known) = book.known.get_mut(name) {
-                need.granted_already = std::mem::take(&mut known.untold);
+                known.being_told = std::mem::take(&mut known.untold);
+                need.granted = i64::from(known.being_told) * need.rate.interval;
                 if std::mem::take(&mut known.alone) {
-                    // All of the debt at once; what is untold is in it.
-                    need.granted_already = 0;
+                    // What was granted alone is in this debt, and in what others say of theirs.
                     need.least = (known.full_at - now).max(0);
+                    need.granted = 0;
                 }
             }
         }
@@ -267,6 +277,7 @@ impl Limits {
     /// What Redis was to be told may be lost; it is told the whole debt at the next chance.
     fn not_told(&self, name: &str) {
         if let Some(known) = self.book().known.get_mut(name) {
+            known.being_told = 0;
             known.alone = true;
         }
     }
@@ -275,6 +286,7 @@ impl Limits {
     fn note(&self, name: &str, rate: Rate, full_at: i64) {
         let mut book = self.book();
         let known = book.entry(name, rate, full_at);
+        known.being_told = 0;
         known.full_at = full_at + i64::from(known.untold) * rate.interval;
     }
 }

@@ -52,17 +52,29 @@ impl Greed {
         self.granted.load(Ordering::Relaxed)
     }
 
-    /// Goes on for a while, and fails unless what was granted from the beginning until now is
-    /// what the setting says, within 5 %.
-    async fn is_kept_to_the_limit(&self, phase: &str, longer: Duration) {
+    /// Goes on for a while; what was granted from the beginning until now, as a part of what the
+    /// setting says.
+    async fn goes_on(&self, phase: &str, longer: Duration) -> f64 {
         let goal = self.granted() + (A_SECOND * longer.as_secs_f64()) as u32;
         until("more is granted", async || self.granted() >= goal).await;
         let allowed = AT_ONCE + A_SECOND * self.begun.elapsed().as_secs_f64();
-        let part = f64::from(self.granted()) / allowed;
         println!("{phase}: granted {} of {allowed:.0}", self.granted());
-        assert!((0.95..1.05).contains(&part), "{phase}: {part} of what is allowed");
         assert!(self.clients.iter().all(|client| !client.is_finished()), "a client failed");
+        f64::from(self.granted()) / allowed
     }
+
+    /// The same, within 5 % of the setting.
+    async fn is_kept_to_the_limit(&self, phase: &str, longer: Duration) {
+        let part = self.goes_on(phase, longer).await;
+        assert!((0.95..1.05).contains(&part), "{phase}: {part} of what is allowed");
+    }
+}
+
+/// How many requests the gateways have decided by their shares. A busy machine may keep Redis from
+/// answering in time, and what is granted meanwhile is not what these tests are about.
+async fn decided_alone(gateways: &[&Process]) -> f64 {
+    let counts = gateways.iter().map(|gateway| gateway.metric("booking_limits_alone_total"));
+    join_all(counts).await.into_iter().sum()
 }
 
 impl Drop for Greed {
@@ -88,18 +100,25 @@ async fn two_gateways_grant_one_limit_with_redis_without_it_and_with_it_again() 
     let (mut one, other) =
         tokio::join!(stage.start("gateway", &LIMIT), stage.start("gateway", &LIMIT));
     know_of_each_other(&[&one, &other]).await;
-    let greed = Greed::at(&[&one, &other]);
-    greed.is_kept_to_the_limit("with Redis", Duration::from_secs(4)).await;
+    let greed = loop {
+        let before = decided_alone(&[&one, &other]).await;
+        let greed = Greed::at(&[&one, &other]);
+        let part = greed.goes_on("with Redis", Duration::from_secs(4)).await;
+        if decided_alone(&[&one, &other]).await == before {
+            assert!((0.95..1.05).contains(&part), "{part} of what is allowed");
+            break greed;
+        }
+    };
     redis.stop().await;
     one.logged("each gateway grants its share of the rate limits", "cause").await;
     greed.is_kept_to_the_limit("without Redis", Duration::from_secs(4)).await;
     redis.start().await.unwrap();
     one.logged("rate limits are shared by the gateways again", "server").await;
     greed.is_kept_to_the_limit("with Redis again", Duration::from_secs(4)).await;
-    let losses = one.log_lines().into_iter().filter(|line| {
-        line["message"].as_str().is_some_and(|text| text.contains("its share of the rate limits"))
-    });
-    assert!(losses.count() <= 2, "a loss is logged once:\n{}", one.log_text());
+    let lines = one.log_lines();
+    let messages = lines.iter().filter_map(|line| line["message"].as_str());
+    let turns: Vec<&str> = messages.filter(|text| text.contains("rate limits")).collect();
+    assert!(turns.windows(2).all(|two| two[0] != two[1]), "each is said once: {turns:?}");
 }
 
 /// Requests from this address, as they come.
@@ -187,11 +206,15 @@ async fn only_a_trusted_proxy_is_believed_whom_it_forwards() {
     for heard in ["198.51.100.1", "9.9.9.9, 198.51.100.2, 10.0.0.7", "2001:db8:0:1::2"] {
         assert_eq!(passer.forwarded(heard).await, 429, "{heard}");
     }
-    let passer = Passer::at(&distrustful); // the other has not used up what this address may ask
+    // This address itself may ask once, and by way of the proxy that it trusts, as anybody.
+    for gateway in [&distrustful, &trusting] {
+        let passer = Passer::at(gateway);
+        passer.gets("/nowhere", &[]).await;
+        passer.gets("/nowhere", &[]).await.is(429);
+    }
     assert_eq!(passer.forwarded("198.51.100.4").await, 404);
-    assert_eq!(passer.forwarded("198.51.100.5").await, 429);
-    let passer = Passer::at(&trusting);
     assert_eq!(passer.forwarded("nobody").await, 429, "malformed: the peer's own address");
+    assert_eq!(Passer::at(&distrustful).forwarded("198.51.100.5").await, 429);
 }
 
 #[tokio::test]
@@ -228,14 +251,22 @@ async fn requests_at_the_same_time_are_granted_exactly_the_limit() {
     let (one, other) =
         tokio::join!(stage.start("gateway", &settings), stage.start("gateway", &settings));
     know_of_each_other(&[&one, &other]).await;
-    let user = User::new(&one);
-    let users = [user.clone(), user.at(&other)];
-    let asks = (0..300).map(|turn| {
-        let user = users[turn % 2].clone();
-        async move { user.get(&format!("/api/bookings/{}", Uuid::now_v7())).await }
-    });
-    let granted = at_once(asks).await.iter().filter(|answer| answer.status == 404).count();
-    assert!((100..=104).contains(&granted), "{granted} of 100");
-    let later = join_all(users.iter().map(|user| user.books(0, 30))).await;
-    assert!(later.iter().all(|answer| answer.status == 429), "{later:?}");
+    until("Redis is in time", async || {
+        let (before, user) = (decided_alone(&[&one, &other]).await, User::new(&one));
+        let users = [user.clone(), user.at(&other)];
+        let asks = (0..300).map(|turn| {
+            let user = users[turn % 2].clone();
+            async move { user.get(&format!("/api/bookings/{}", Uuid::now_v7())).await }
+        });
+        let answers = at_once(asks).await;
+        let later = join_all(users.iter().map(|user| user.books(0, 30))).await;
+        if decided_alone(&[&one, &other]).await > before {
+            return false;
+        }
+        let granted = answers.iter().filter(|answer| answer.status == 404).count();
+        assert!((100..=104).contains(&granted), "{granted} of 100");
+        assert!(later.iter().all(|answer| answer.status == 429), "{later:?}");
+        true
+    })
+    .await;
 }
