@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::booking::command::{CommandRecord, CommandStatus};
+use crate::booking::command::CommandRecord;
 use crate::store::{self, commands};
 use crate::wake::Wake;
 
@@ -122,10 +122,9 @@ pub async fn run(waiters: Arc<Waiters>, reads: PgPool, wake: Arc<Wake>, stop: Ca
         if ids.is_empty() {
             continue;
         }
-        match store::read(&reads, async |c| commands::by_ids(c, &ids).await).await {
-            Ok(found) => {
-                let decided = found.iter().filter(|c| c.record.status != CommandStatus::Accepted);
-                decided.for_each(|command| waiters.answer(&command.record));
+        match store::read(&reads, async |c| commands::decided(c, &ids).await).await {
+            Ok(decided) => {
+                decided.iter().for_each(|command| waiters.answer(&command.record));
             }
             Err(cause) => {
                 tracing::warn!(server = "postgres", %cause, "waiters could not be answered")

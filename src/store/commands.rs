@@ -116,6 +116,18 @@ pub async fn by_ids(
     rows.into_iter().map(Row::into_stored).collect()
 }
 
+/// Those of `ids` that are decided.
+///
+/// # Errors
+/// When the server is away.
+pub async fn decided(
+    executor: impl PgExecutor<'_>,
+    ids: &[Uuid],
+) -> Result<Vec<StoredCommand>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(DECIDED).bind(ids).fetch_all(executor).await?;
+    rows.into_iter().map(Row::into_stored).collect()
+}
+
 macro_rules! stored_command {
     ($source:literal) => {
         concat!(
@@ -133,6 +145,10 @@ const BY_KEYS: &str = stored_command!(
      join commands c on c.caller = k.caller and c.idempotency_key = k.key"
 );
 const BY_IDS: &str = stored_command!("unnest($1::uuid[]) as k(id) join commands c on c.id = k.id");
+const DECIDED: &str = stored_command!(
+    "unnest($1::uuid[]) as k(id)
+     join commands c on c.id = k.id and c.decided_at is not null"
+);
 
 #[derive(sqlx::FromRow)]
 struct Row {
