@@ -117,9 +117,13 @@ impl Shared {
                         }
                         self.note_gateways(seen);
                         self.limits.redis_is_away.store(false, Ordering::Relaxed);
+                        let begun = Instant::now();
                         tokio::select! {
                             lost = self.carry() => debug!(cause = %lost, "Redis was late"),
                             () = stop.cancelled() => return self.leave().await,
+                        }
+                        if begun.elapsed() > JOIN_PERIOD {
+                            continue; // it was only late, most likely
                         }
                     }
                 }
