@@ -8,14 +8,14 @@ use crate::wire::{self, Request};
 
 /// Books slots at the gateways in turn until one is refused; the refusal.
 async fn fill(users: &[&User], from: i64) -> Answer {
-    for slot in from.. {
+    for slot in from..200 {
         let user = users[slot.unsigned_abs() as usize % users.len()];
         let answer = user.books(slot * 60, slot * 60 + 30).await;
         if answer.status != 202 {
             return answer;
         }
     }
-    unreachable!("refused at last")
+    panic!("nothing was refused")
 }
 
 #[tokio::test]
