@@ -2,6 +2,7 @@ export BOOKING_DATA_DIR ?= .booking
 
 help:
 	@echo 'make run    start booking with its own PostgreSQL, RabbitMQ and Redis (data in $(BOOKING_DATA_DIR))'
+	@echo 'make contract  hold a running gateway against its OpenAPI document (schemathesis)'
 	@echo 'make test   run all tests against servers of their own'
 
 run: servers
@@ -10,7 +11,10 @@ run: servers
 test: servers
 	cargo test
 
+contract: servers
+	tests/contract/schemathesis
+
 servers:
 	@deploy/install-servers
 
-.PHONY: help run test servers
+.PHONY: help run test contract servers

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use booking::config::{Config, LogConfig, Settings};
+use booking::http::contract;
 use booking::process::{exit_code, stop_on_signals};
 use booking::roles::{self, Role};
 use booking::{api_keys, dev, store, telemetry, verify};
@@ -40,6 +41,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Create, list and revoke the API keys of users and services (AUTH_MODE=api-key)
     ApiKeys(ApiKeysArgs),
+    /// Print the contract of the HTTP API as an OpenAPI 3.1 document
+    Openapi,
 }
 
 #[derive(Args)]
@@ -105,6 +108,10 @@ async fn run(command: Command) -> ExitCode {
         Command::Migrate(settings) => operate(migrate(&settings).await),
         Command::Verify(args) => operate(run_verify(args).await),
         Command::ApiKeys(args) => operate(run_api_keys(args).await),
+        Command::Openapi => {
+            print!("{}", contract::document_text());
+            ExitCode::SUCCESS
+        }
     }
 }
 

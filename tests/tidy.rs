@@ -58,8 +58,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("verify", &["queue", "store"]),
     ("roles", ROLES),
     ("dev", &["config", "roles", "store"]),
-    ("main", &["api_keys", "config", "dev", "process", "roles", "store", "telemetry", "verify"]),
+    ("main", MAIN),
     ("lib", &[]),
+];
+const MAIN: &[&str] = &[
+    "api_keys",
+    "config",
+    "dev",
+    "http", // prints the contract
+    "process",
+    "roles",
+    "store",
+    "telemetry",
+    "verify",
 ];
 const HTTP: &[&str] = &[
     "accept",

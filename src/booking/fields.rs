@@ -174,7 +174,8 @@ impl<'a> Fields<'a> {
     /// An optional whole number within `bounds`.
     pub fn whole(&mut self, field: &'static str, bounds: RangeInclusive<i32>) -> Option<i32> {
         let value = self.take(field)?;
-        let whole = value.as_i64().and_then(|n| n.try_into().ok()).filter(|n| bounds.contains(n));
+        let within = |number: i64| number.try_into().ok().filter(|n| bounds.contains(n));
+        let whole = value.as_i64().or_else(|| whole_of(value.as_f64()?)).and_then(within);
         if whole.is_none() {
             let (least, most) = bounds.into_inner();
             let message = format!("must be a whole number from {least} to {most}");
@@ -312,6 +313,13 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, (Code, &'static str)> {
 /// A UUID in its hyphenated form only: the one form that we give out.
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| text.parse().ok()).flatten()
+}
+
+/// 30.0 is as whole as 30: some languages write all numbers so.
+fn whole_of(number: f64) -> Option<i64> {
+    // In this range every whole number is exact.
+    let fine = number.fract() == 0.0 && number.abs() < f64::from(i32::MAX);
+    fine.then_some(number as i64)
 }
 
 fn text_mistake(text: &str, most: usize) -> Option<String> {

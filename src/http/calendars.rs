@@ -30,13 +30,13 @@ use crate::booking::slots::{Search, slots};
 use crate::store::{self, calendars};
 
 /// A longer search is refused with `RANGE_TOO_LARGE`.
-const MAX_SEARCH: TimeDelta = TimeDelta::days(31);
+pub const MAX_SEARCH: TimeDelta = TimeDelta::days(31);
 /// A search that finds more is refused with `RANGE_TOO_LARGE`.
-const MAX_SLOTS: usize = 10_000;
+pub const MAX_SLOTS: usize = 10_000;
 /// Minutes of a slot when the client does not say.
-const DEFAULT_SLOT: i32 = 30;
+pub const DEFAULT_SLOT: i32 = 30;
 /// Starts further apart than these minutes are refused.
-const MAX_STEP: i32 = 24 * 60;
+pub const MAX_STEP: i32 = 24 * 60;
 
 /// `GET /api/users/{id}/availability`
 pub async fn availability(

@@ -24,9 +24,9 @@ const X_IDEMPOTENCY_KEY: &str = "x-idempotency-key";
 pub const PREFER: &str = "prefer";
 
 /// Longer idempotency keys are refused.
-const MAX_KEY_CHARS: usize = 255;
+pub const MAX_KEY_CHARS: usize = 255;
 /// Longer correlation ids are refused.
-const MAX_CORRELATION_CHARS: usize = 128;
+pub const MAX_CORRELATION_CHARS: usize = 128;
 /// A longer `Prefer: wait` waits this long.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 

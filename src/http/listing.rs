@@ -25,9 +25,9 @@ use crate::store::listing::{self, Filter, Key, Sort};
 use crate::store::{self, audit};
 
 /// A page has so many rows at most; more are `VALIDATION_FAILED`.
-const MAX_PAGE: i32 = 100;
+pub const MAX_PAGE: i32 = 100;
 /// Rows of a page when the client does not say.
-const PAGE: i32 = 50;
+pub const PAGE: i32 = 50;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

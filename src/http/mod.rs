@@ -5,6 +5,7 @@
 //! database. If it dies, accepted commands go on without it, and its clients retry at another
 //! gateway with the same keys.
 
+pub mod contract;
 pub mod ops;
 pub mod room;
 pub mod serve;
@@ -90,6 +91,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route_layer(from_fn_with_state(gateway.door.clone(), door::known_callers))
         .route_layer(from_fn_with_state(gateway.identities.clone(), identify::identify))
         .merge(ops::routes(ops))
+        .merge(contract::routes())
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method) // of the routes above it
         .layer(from_fn_with_state(gateway.door.clone(), door::unknown_callers))

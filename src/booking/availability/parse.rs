@@ -12,21 +12,23 @@ use crate::booking::fields::{Fields, MAX_DURATION};
 use crate::booking::problem::{Code, FieldError};
 
 /// More weekly rules are refused.
-const MAX_WEEKLY_RULES: usize = 100;
+pub const MAX_WEEKLY_RULES: usize = 100;
 /// More date overrides are refused; a year and a month of single days.
-const MAX_OVERRIDES: usize = 400;
+pub const MAX_OVERRIDES: usize = 400;
 /// More windows in one override are refused.
-const MAX_WINDOWS_A_DAY: usize = 24;
+pub const MAX_WINDOWS_A_DAY: usize = 24;
 /// More blackouts are refused.
-const MAX_BLACKOUTS: usize = 400;
+pub const MAX_BLACKOUTS: usize = 400;
 /// Buffers of more minutes are refused: a day.
-const MAX_BUFFER: i32 = 24 * 60;
+pub const MAX_BUFFER: i32 = 24 * 60;
 /// A notice of more minutes is refused: a year.
-const MAX_NOTICE: i32 = 365 * 24 * 60;
+pub const MAX_NOTICE: i32 = 365 * 24 * 60;
 /// An advance of more minutes is refused: ten years.
-const MAX_ADVANCE: i32 = 10 * MAX_NOTICE;
+pub const MAX_ADVANCE: i32 = 10 * MAX_NOTICE;
 /// Slots further apart are refused: a day.
-const MAX_SLOT_STEP: i32 = 24 * 60;
+pub const MAX_SLOT_STEP: i32 = 24 * 60;
+/// Longer names are refused; the longest zone has half as many characters.
+pub const MAX_ZONE_CHARS: usize = 64;
 /// No booking is longer than this many minutes, see [`MAX_DURATION`].
 pub const MAX_DURATION_MINUTES: i32 = 31 * 24 * 60;
 const _: () = assert!(MAX_DURATION.num_minutes() == MAX_DURATION_MINUTES as i64);
@@ -53,7 +55,7 @@ impl Availability {
             overrides: fields.list("overrides", MAX_OVERRIDES, |day| {
                 let date = day.required_notation("date", DATE, parse_date);
                 if date.is_some_and(|date| !dates.insert(date)) {
-                    day.refuse("date", Code::ValidationFailed, "is given twice");
+                    day.refuse("date", Code::InvalidTime, "is given twice");
                 }
                 let windows = day.required_list("windows", MAX_WINDOWS_A_DAY, wall_window);
                 Some(DateOverride { date: date?, windows: windows? })
@@ -74,23 +76,28 @@ impl Availability {
 
     /// What no booking could obey.
     fn refuse_contradictions(&self, fields: &mut Fields<'_>) {
-        let mut refuse = |field: &str, message: &str| {
-            fields.refuse(field, Code::ValidationFailed, message);
-        };
+        let mut refuse =
+            |field: &str, code: Code, message: &str| fields.refuse(field, code, message);
         let exceeds = |least: Option<i32>, most: Option<i32>| least > most && most.is_some();
         if exceeds(self.min_duration, self.max_duration) {
-            refuse("maxDuration", "must not be less than minDuration");
+            refuse("maxDuration", Code::DurationOutOfRange, "must not be less than minDuration");
         }
         if exceeds(self.min_notice, self.max_advance) {
-            refuse("maxAdvance", "must not be less than minNotice");
+            refuse("maxAdvance", Code::InvalidTime, "must not be less than minNotice");
         }
     }
 }
 
 /// The optional `timeZone`.
 pub fn zone(fields: &mut Fields<'_>) -> Option<Tz> {
-    const SHAPE: &str = "an IANA time zone such as Europe/Berlin";
-    fields.notation("timeZone", SHAPE, |name| name.parse().ok())
+    const FIELD: &str = "timeZone";
+    let name = fields.text(FIELD, MAX_ZONE_CHARS)?;
+    let zone = name.parse().ok();
+    if zone.is_none() {
+        let message = "must be an IANA time zone such as Europe/Berlin";
+        fields.refuse(FIELD, Code::InvalidTime, message);
+    }
+    zone
 }
 
 fn wall_window(fields: &mut Fields<'_>) -> Option<WallWindow> {
@@ -99,7 +106,7 @@ fn wall_window(fields: &mut Fields<'_>) -> Option<WallWindow> {
     let window = WallWindow { start: start?, end: end? };
     if window.end <= window.start {
         let message = "must be after start; hours over midnight are two windows";
-        fields.refuse("end", Code::ValidationFailed, message);
+        fields.refuse("end", Code::InvalidTime, message);
         return None;
     }
     Some(window)
