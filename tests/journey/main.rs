@@ -20,6 +20,7 @@ mod availability;
 mod bad_input;
 mod bugs;
 mod callers;
+mod contract;
 mod crash;
 mod door;
 mod first_readme;
