@@ -1,5 +1,6 @@
 //! The command line: run a role, or operate.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -109,8 +110,8 @@ async fn run(command: Command) -> ExitCode {
         Command::Verify(args) => operate(run_verify(args).await),
         Command::ApiKeys(args) => operate(run_api_keys(args).await),
         Command::Openapi => {
-            print!("{}", contract::document_text());
-            ExitCode::SUCCESS
+            let printed = std::io::stdout().write_all(contract::document_text().as_bytes());
+            operate(printed.map(|()| ExitCode::SUCCESS).context("printing the contract"))
         }
     }
 }
