@@ -138,7 +138,6 @@ async fn a_search_that_cannot_be_made_is_refused_with_its_mistakes() {
             "startDate=2027-03-01&endDate=2027-03-01&slotDuration=0&step=x",
             &["slotDuration", "step"],
         ),
-        ("startDate=2027-03-01&endDate=2027-03-01&timeZone=CET5", &["timeZone"]),
         // A plus that is not written as %2B is a blank.
         ("startDate=2027-03-01T00:00:00+01:00&endDate=2027-03-01", &["startDate"]),
     ] {
@@ -149,6 +148,7 @@ async fn a_search_that_cannot_be_made_is_refused_with_its_mistakes() {
     for (query, status, code) in [
         ("startDate=2027-03-01T00:00:00&endDate=2027-03-01", 422, "INVALID_TIME"),
         ("startDate=2027-03-02&endDate=2027-03-01", 422, "INVALID_TIME"),
+        ("startDate=2027-03-01&endDate=2027-03-01&timeZone=CET5", 422, "INVALID_TIME"),
         ("startDate=2027-03-01&endDate=2027-03-31", 200, ""),
         ("startDate=2027-03-01&endDate=2027-04-01", 422, "RANGE_TOO_LARGE"),
         ("startDate=2027-10-01&endDate=2027-10-31&timeZone=Europe/Berlin", 200, ""), // 745 h
