@@ -3,8 +3,9 @@
 //! In: a name and its limit, once for each request. Out: granted or not, and where the name
 //! stands. The buckets (`bucket`) are kept in Redis; each gateway keeps what it last heard of
 //! them. So most requests wait for nothing: one that the gateway knows to be over its limit is
-//! refused, and one far below it is granted and told to Redis afterwards, with others. Only what
-//! lies between asks, and those who ask at the same time share one call (`shared`).
+//! refused, and one far below it is granted and told to Redis afterwards, with others, when there
+//! are enough of them to matter. Only what lies between asks, and those who ask at the same time
+//! share one call (`shared`).
 //!
 //! While Redis is away each gateway grants its share of the limit by what it knows. If a gateway
 //! dies, what it had not told Redis is granted once more: a 25th of a limit at most.
@@ -136,12 +137,15 @@ impl Limits {
         let Some(after) = rate.take(debt) else {
             return Here::Refused(rate.standing(debt));
         };
+        if debt == 0 {
+            known.untold = 0; // the bucket is full again: there is nothing to tell
+        }
         if known.untold + known.being_told >= most_untold {
             return Here::Unsure;
         }
         known.full_at = now + after;
         known.untold += 1;
-        if known.untold == 1 {
+        if known.untold == (most_untold / 2).max(1) {
             book.untold.push(name.to_owned());
             self.news.notify_one();
         }
@@ -249,6 +253,22 @@ mod tests {
         assert!(matches!(limits.take_here("a", hundred()), Here::Unsure));
         assert_eq!(limits.book().untold, ["a"]);
         assert!(asks.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_little_is_not_worth_a_word_to_redis() {
+        let (limits, _asks) = together(1);
+        let rate = Rate::new(1000, Duration::from_secs(3600)).unwrap();
+        for _ in 0..19 {
+            assert!(matches!(limits.take_here("a", rate), Here::Granted(_)));
+        }
+        assert!(limits.book().untold.is_empty());
+        assert!(matches!(limits.take_here("a", rate), Here::Granted(_)));
+        assert_eq!(limits.book().untold, ["a"]);
+        // What has leaked is forgotten.
+        limits.book().entry("a", rate, 0).full_at = 0;
+        assert!(matches!(limits.take_here("a", rate), Here::Granted(_)));
+        assert_eq!(limits.book().entry("a", rate, 0).untold, 1);
     }
 
     #[tokio::test]

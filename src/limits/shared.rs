@@ -258,17 +258,21 @@ impl Limits {
         let mut book = self.book();
         let keep = book.untold.len().saturating_sub(MAX_BATCH);
         for name in book.untold.split_off(keep) {
-            if let Some(known) = book.known.get(&name) {
+            if let Some(known) = book.known.get(&name)
+                && (known.untold > 0 || known.alone)
+            {
                 needs.entry(name).or_insert_with(|| Need::of(known.rate));
             }
         }
         for (name, need) in needs {
             if let Some(known) = book.known.get_mut(name) {
                 known.being_told = std::mem::take(&mut known.untold);
-                need.granted = i64::from(known.being_told) * need.rate.interval;
+                let debt = (known.full_at - now).max(0);
+                // Of what was granted a part may have been filled in again.
+                need.granted = (i64::from(known.being_told) * need.rate.interval).min(debt);
                 if std::mem::take(&mut known.alone) {
                     // What was granted alone is in this debt, and in what others say of theirs.
-                    need.least = (known.full_at - now).max(0);
+                    need.least = debt;
                     need.granted = 0;
                 }
             }
