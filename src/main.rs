@@ -13,6 +13,10 @@ use booking::{api_keys, dev, store, telemetry, verify};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+/// A request is a dozen nested futures on the heap, which glibc's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Message-queue driven bookings: nothing accepted is lost, nothing is booked twice.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100, after_help = EXAMPLES)]
