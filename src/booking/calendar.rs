@@ -49,17 +49,17 @@ impl Calendar {
         Ok(availability.buffers())
     }
 
-    /// Notes time that an active booking holds. Noting it twice is harmless.
+    /// Notes time that a booking uses. Noting it twice is harmless.
     pub fn take(&mut self, booking_id: Uuid, interval: Interval) {
         if !self.taken.contains(&(booking_id, interval)) {
             self.taken.push((booking_id, interval));
         }
     }
 
-    /// Notes a booking as it is now, and the time that it holds or does not hold.
+    /// Notes a booking as it is now, and the time that it uses or does not use.
     pub fn know(&mut self, booking: Booking) {
         self.taken.retain(|(id, _)| *id != booking.id);
-        if booking.status.is_active() {
+        if booking.status.uses_time() {
             self.taken.push((booking.id, booking.blocked()));
         }
         self.bookings.insert(booking.id, booking);

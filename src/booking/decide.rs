@@ -134,7 +134,7 @@ fn confirm(
     command: &Command,
     now: DateTime<Utc>,
 ) -> Result<Decision, Problem> {
-    let booking = named(calendar, command)?;
+    let booking = named(calendar, command, now)?;
     if is_expired(booking, now) {
         let detail = "The hold has lapsed and its time is free again; make a new booking.";
         return Err(Problem::new(Code::HoldExpired, detail));
@@ -155,7 +155,7 @@ fn cancel(
     reason: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<Decision, Problem> {
-    let booking = named(calendar, command)?;
+    let booking = named(calendar, command, now)?;
     if booking.status == Status::Cancelled {
         let detail = "The booking was cancelled before; nothing is left to do.";
         return Err(Problem::new(Code::AlreadyCancelled, detail));
@@ -176,7 +176,7 @@ fn reschedule(
     interval: Interval,
     now: DateTime<Utc>,
 ) -> Result<Decision, Problem> {
-    let booking = named(calendar, command)?;
+    let booking = named(calendar, command, now)?;
     changeable(booking, now)?;
     if booking.interval == interval {
         return Ok(Decision::Unchanged(booking.clone()));
@@ -186,7 +186,8 @@ fn reschedule(
 }
 
 /// The change, if the calendar admits the time that it claims, and the time is free. Holds that
-/// have lapsed give way. The calendar's notice is counted from the acceptance.
+/// have lapsed give way; a booking that is over does not, because its time was used. The
+/// calendar's notice is counted from the acceptance.
 fn claim(
     calendar: &Calendar,
     command: &Command,
@@ -197,8 +198,8 @@ fn claim(
     let mut lapsed = Vec::new();
     for (holder, taken) in calendar.taken_in(effect.after.blocked(), effect.after.id) {
         match calendar.booking(holder).and_then(|booking| by_time(booking, now)) {
-            Some(over) => lapsed.push(over),
-            None => return Err(slot_conflict(taken)),
+            Some(effect) if effect.action == Action::Expired => lapsed.push(effect),
+            _ => return Err(slot_conflict(taken)),
         }
     }
     Ok(Decision::Changed(Box::new(Changed { lapsed, effect })))
@@ -216,14 +217,21 @@ fn next_version(booking: &Booking, now: DateTime<Utc>) -> Booking {
     Booking { version: booking.version + 1, updated_at: now, ..booking.clone() }
 }
 
-/// The booking that the command names, at the version that it expects.
-fn named<'a>(calendar: &'a Calendar, command: &Command) -> Result<&'a Booking, Problem> {
+/// The booking that the command names, at the version that it expects. What time has ended is
+/// told as such: whether that was noticed, and counted as a version, must make no difference.
+fn named<'a>(
+    calendar: &'a Calendar,
+    command: &Command,
+    now: DateTime<Utc>,
+) -> Result<&'a Booking, Problem> {
     let booking = calendar.booking(command.booking_id).ok_or_else(|| {
         let detail = format!("You have no booking with the id {}.", command.booking_id);
         Problem::new(Code::NotFound, detail)
     })?;
+    let ended = matches!(booking.status, Status::Expired | Status::Completed)
+        || by_time(booking, now).is_some();
     match command.expected_version {
-        Some(expected) if expected != booking.version => {
+        Some(expected) if expected != booking.version && !ended => {
             let detail = format!(
                 "The booking has version {}, not {expected}; read it again before you change it.",
                 booking.version

@@ -58,6 +58,12 @@ impl Status {
         matches!(self, Self::Pending | Self::Confirmed)
     }
 
+    /// Whether the booking's time is, or was, somebody's. Used time stays used: a command that is
+    /// decided late must not be given it once more.
+    pub fn uses_time(self) -> bool {
+        self.is_active() || self == Self::Completed
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",

@@ -63,8 +63,16 @@ async fn know(
     Ok(())
 }
 
-/// The clock, the calendars' rules, and the allocations that are met: all in one round trip.
+/// The clock, the calendars' rules, and the allocations that are met: all in one round trip. Only
+/// a claim that reaches back before now can meet what is over, and only then is it looked for.
 const TAKEN: &str = "
+with wanted as (
+  select w.calendar_id, w.start_time - make_interval(mins => coalesce(c.buffer_before, 0)) as since,
+         w.end_time + make_interval(mins => coalesce(c.buffer_after, 0)) as until
+  from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[])
+    as w(calendar_id, start_time, end_time)
+  left join calendars c on c.id = w.calendar_id
+)
 select now() as now, null::uuid as calendar_id, null::json as availability,
        null::uuid as booking_id, null::timestamptz as start_time, null::timestamptz as end_time,
        null::bool as lapsed
@@ -73,12 +81,14 @@ select now(), id, availability, null, null, null, null from calendars where id =
 union all
 select now(), w.calendar_id, null, a.booking_id, lower(a.during), upper(a.during),
        a.lapses_at <= now()
-from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[])
-    as w(calendar_id, start_time, end_time)
-left join calendars c on c.id = w.calendar_id
-join allocations a on a.calendar_id = w.calendar_id and a.during && tstzrange(
-  w.start_time - make_interval(mins => coalesce((c.availability->>'bufferBefore')::int, 0)),
-  w.end_time + make_interval(mins => coalesce((c.availability->>'bufferAfter')::int, 0)))";
+from wanted w
+join allocations a
+  on a.calendar_id = w.calendar_id and a.during && tstzrange(w.since, w.until)
+union all
+select now(), w.calendar_id, null, b.id, b.since, b.until, false
+from wanted w
+cross join lateral completed_in(w.calendar_id, w.since, w.until) as b
+where w.since < now()";
 
 #[derive(sqlx::FromRow)]
 struct Taken {

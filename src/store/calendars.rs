@@ -50,10 +50,12 @@ pub async fn availabilities(
 }
 
 const SET: &str = "
-insert into calendars (id, availability, version) select $1, $2, 2
+insert into calendars (id, availability, buffer_before, buffer_after, version)
+select $1, $2, $4, $5, 2
 where coalesce($3, 1) = 1 or exists (select from calendars where id = $1)
 on conflict (id) do update
-  set availability = excluded.availability, version = calendars.version + 1, updated_at = now()
+  set availability = excluded.availability, buffer_before = excluded.buffer_before,
+      buffer_after = excluded.buffer_after, version = calendars.version + 1, updated_at = now()
   where $3 is null or calendars.version = $3
 returning version";
 
@@ -72,12 +74,14 @@ pub async fn set_availability(
         .bind(id)
         .bind(Json(availability))
         .bind(expected)
+        .bind(availability.buffers().before)
+        .bind(availability.buffers().after)
         .fetch_optional(executor)
         .await
 }
 
-/// What the calendar's active bookings hold with their buffers, as far as it meets `window`.
-/// Holds that have lapsed hold nothing.
+/// What the calendar's bookings use with their buffers, as far as it meets `window`. Holds that have
+/// lapsed use nothing.
 ///
 /// # Errors
 /// When the server is away.
@@ -89,7 +93,9 @@ pub async fn taken(
     let rows: Vec<(DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
         "select lower(during), upper(during) from allocations
          where calendar_id = $1 and during && tstzrange($2, $3)
-           and (lapses_at is null or lapses_at > now())",
+           and (lapses_at is null or lapses_at > now())
+         union all
+         select since, until from completed_in($1, $2, $3) where $2 < now()",
     )
     .bind(id)
     .bind(window.start)

@@ -26,6 +26,7 @@ mod door;
 mod first_readme;
 mod fleet;
 mod keys;
+mod late;
 mod life;
 mod limits;
 mod looking;

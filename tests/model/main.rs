@@ -122,7 +122,7 @@ impl Play {
     fn loaded(&self, calendar: usize) -> Calendar {
         let mut loaded = Calendar::default();
         for booking in self.bookings.values().filter(|b| b.calendar_id == owner(calendar)) {
-            if booking.status.is_active() {
+            if booking.status.uses_time() {
                 loaded.take(booking.id, booking.blocked());
                 loaded.take(booking.id, booking.blocked()); // noting it twice is harmless
             }
@@ -156,7 +156,7 @@ impl Play {
 
     fn has_no_overlap(&self) -> Result<(), TestCaseError> {
         let mut taken = BTreeSet::new();
-        for booking in self.bookings.values().filter(|b| b.status.is_active()) {
+        for booking in self.bookings.values().filter(|b| b.status.uses_time()) {
             for minute in minute(booking.interval.start)..minute(booking.interval.end) {
                 prop_assert!(taken.insert((booking.calendar_id, minute)), "{minute} twice");
             }

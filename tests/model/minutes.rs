@@ -77,8 +77,15 @@ pub struct Noted {
 }
 
 impl Noted {
-    pub fn is_active(&self) -> bool {
-        matches!(self.state, State::Held { .. } | State::Confirmed)
+    /// Whether it keeps its minutes from others at `now`. Used time stays used: a claim that is
+    /// decided late must not get it once more.
+    fn blocks(&self, now: i64) -> bool {
+        matches!(self.state_at(now), State::Held { .. } | State::Confirmed | State::Completed)
+    }
+
+    /// Whether it seems to hold its minutes only because nobody has noticed that it lapsed.
+    fn gives_way(&self, now: i64) -> bool {
+        matches!(self.state, State::Held { .. }) && self.state_at(now) == State::Expired
     }
 
     /// What time has made of it by `now`, whether anybody has noticed or not.
@@ -134,8 +141,10 @@ impl Model {
                 let Some(noted) = booking.cloned() else {
                     return Verdict::Refused(Code::NotFound);
                 };
+                // What time has ended has no version that could still be changed.
+                let over = matches!(noted.state_at(now), State::Expired | State::Completed);
                 match expects {
-                    Some(version) if *version != noted.version => {
+                    Some(version) if *version != noted.version && !over => {
                         Verdict::Refused(Code::VersionMismatch)
                     }
                     _ => self.change(number, noted, to, now),
@@ -179,16 +188,16 @@ impl Model {
     /// Claims the minutes of `noted`; what only seems to hold some of them gives way.
     fn claim(&mut self, number: usize, noted: Noted, now: i64) -> Verdict {
         let minutes: BTreeSet<i64> = (noted.start..noted.end).collect();
-        let in_the_way = |(other, held): &(&usize, &mut Noted)| {
+        let meets = |(other, held): &(&usize, &mut Noted)| {
             let meets = (held.start..held.end).any(|minute| minutes.contains(&minute));
-            **other != number && held.calendar == noted.calendar && held.is_active() && meets
+            **other != number && held.calendar == noted.calendar && meets
         };
-        let others: Vec<_> = self.bookings.iter_mut().filter(in_the_way).collect();
-        if others.iter().any(|(_, held)| held.state_at(now) == held.state) {
+        let others: Vec<_> = self.bookings.iter_mut().filter(meets).collect();
+        if others.iter().any(|(_, held)| held.blocks(now)) {
             return Verdict::Refused(Code::SlotConflict);
         }
-        for (_, held) in others {
-            held.becomes(held.state_at(now), now);
+        for (_, held) in others.into_iter().filter(|(_, held)| held.gives_way(now)) {
+            held.becomes(State::Expired, now);
         }
         self.bookings.insert(number, noted);
         Verdict::Changed
@@ -211,8 +220,7 @@ impl Model {
         let others = self.bookings.iter().filter(|(other, _)| **other != own);
         others
             .map(|(_, noted)| noted)
-            .filter(|noted| noted.calendar == calendar && noted.is_active())
-            .filter(|noted| noted.state_at(now) == noted.state)
+            .filter(|noted| noted.calendar == calendar && noted.blocks(now))
             .filter(|noted| (noted.start..noted.end).any(|m| (start..end).contains(&m)))
             .map(|noted| (noted.start, noted.end))
             .min()

@@ -5,11 +5,11 @@ mod agreement;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::cast::{at_once, winners};
-use crate::stage::{Answer, Stage, User, at};
+use crate::stage::{Answer, Stage, User, at, until};
 
 #[tokio::test]
 async fn an_availability_is_replaced_as_a_whole_and_only_at_its_version() {
@@ -121,6 +121,38 @@ async fn slots_lie_within_the_search_and_beside_whatever_reaches_into_it() {
     let lapse = "update allocations set lapses_at = now() where lapses_at is not null";
     sqlx::raw_sql(lapse).execute(&mut stage.database().await).await.unwrap();
     assert_eq!(starts(from_to(0, 100)).await, [30, 60]);
+}
+
+/// A neighbour that is over and completed keeps its distance from what comes after it.
+#[tokio::test]
+async fn a_buffer_reaches_back_to_what_is_over() {
+    let stage = Stage::new("buffer-back").await;
+    let (gateway, _worker) = (stage.gateway().await, stage.worker().await);
+    let user = User::new(&gateway).who_waits();
+    let soon = Utc::now().trunc_subsecs(6) + TimeDelta::milliseconds(500);
+    let end = soon + TimeDelta::milliseconds(200);
+    let over = json!({ "userId": user.id, "startTime": soon, "endTime": end });
+    let over = user.books_with_key("over", over).await.is(201);
+    let path = format!("/api/bookings/{}", over.text("id"));
+    until("it is over", async || user.get(&path).await.text("status") == "COMPLETED").await;
+
+    let set = format!("/api/users/{}/availability", user.id);
+    user.put(&set, &[], &json!({ "bufferBefore": 30 })).await.is(200);
+    let near = |minutes: i64| {
+        let start = end + TimeDelta::minutes(minutes);
+        json!({ "userId": user.id, "startTime": start, "endTime": start + TimeDelta::minutes(5) })
+    };
+    let refused = user.books_with_key("near", near(29)).await.is(409);
+    assert_eq!(refused.code(), "SLOT_CONFLICT");
+    let time = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    let (from, to) = (end + TimeDelta::minutes(5), end + TimeDelta::minutes(60));
+    let query = format!("startDate={}&endDate={}&slotDuration=5&step=1", time(from), time(to));
+    let free = slots(&user, &query).await;
+    assert!(
+        !free.is_empty() && free.iter().all(|(start, _)| *start >= end + TimeDelta::minutes(30))
+    );
+    user.books_with_key("far", near(30)).await.is(201);
+    stage.all_promises_hold().await;
 }
 
 #[tokio::test]
