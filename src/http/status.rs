@@ -41,9 +41,7 @@ pub async fn command(
     let decision = wait.and_then(|_| gateway.waiters.register(id));
     let found = store::read(&gateway.reads, async |c| commands::by_ids(c, &[id]).await).await;
     let stored = found.map_err(read_failed)?.pop();
-    let mine = |stored: &StoredCommand| {
-        of.is_none_or(|user| stored.calendar_id == user) || stored.caller == principal.name
-    };
+    let mine = |stored: &StoredCommand| of.is_none_or(|user| stored.calendar_id == user);
     let mut record = stored.filter(mine).ok_or_else(|| no_command(id))?.record;
     if record.status == CommandStatus::Accepted
         && let (Some(wait), Some(decision)) = (wait, decision)

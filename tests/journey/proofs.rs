@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::issuer::{Address, SECRET, Signer, key_set};
-use crate::stage::{Answer, Process, Stage, User, until};
+use crate::stage::{Answer, Process, Stage, User, at, until};
 
 /// The caller's list of their own bookings.
 async fn asks(gateway: &Process, user: Uuid, proof: &str) -> Answer {
@@ -159,5 +159,33 @@ async fn a_door_that_believes_everybody_says_so() {
     for settings in [&[("HOST", "127.0.0.1")][..], &proofs] {
         let quiet = stage.start("gateway", settings).await;
         assert!(!warns(&quiet), "{}", quiet.log_text());
+    }
+}
+
+/// Also of the commands that it sent itself: what it asks for one user is shown to that user.
+#[tokio::test]
+async fn a_service_that_names_a_user_reaches_only_what_is_theirs() {
+    let stage = Stage::new("on-behalf").await;
+    let settings = [("AUTH_MODE", "jwt"), ("JWT_SECRET", SECRET)];
+    let gateway = stage.start("gateway", &settings).await;
+    gateway.is_ready().await;
+    let claims = json!({ "sub": "desk", "scope": "bookings.write" });
+    let token = Signer::secret(SECRET.as_bytes()).token(&claims);
+    let (client, owner) = (reqwest::Client::new(), Uuid::now_v7());
+    let body = json!({ "userId": owner, "startTime": at(0), "endTime": at(30) });
+    let booked = client
+        .post(gateway.url("/api/bookings"))
+        .header("Authorization", format!("Bearer {token}"))
+        .header("Idempotency-Key", "one")
+        .header("Content-Type", "application/json")
+        .body(body.to_string());
+    let booked = Answer::of(booked.send().await.unwrap()).await.is(202);
+    let command = gateway.url(&format!("/api/commands/{}", booked.text("commandId")));
+    for (named, status) in [(None, 200), (Some(owner), 200), (Some(Uuid::now_v7()), 404)] {
+        let mut asked = client.get(&command).header("Authorization", format!("Bearer {token}"));
+        if let Some(user) = named {
+            asked = asked.header("X-User-ID", user.to_string());
+        }
+        Answer::of(asked.send().await.unwrap()).await.is(status);
     }
 }
