@@ -44,7 +44,7 @@ pub async fn create(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let ask = Ask::of(request.headers(), principal, correlation)?;
-    let body = json_object(request).await?;
+    let body = json_object(request).await?.unwrap_or_default();
     let (calendar_id, change) = Change::parse_create(&body).map_err(Problem::of_fields)?;
     ask.principal.may_write(calendar_id)?;
     if ask.idempotency_key.is_none() {
@@ -102,7 +102,7 @@ async fn change_of(
     parse: Parse,
 ) -> Result<Response, Problem> {
     let booking_id = id.uuid()?;
-    let body = json_object(request).await?;
+    let body = json_object(request).await?.unwrap_or_default();
     let change = parse(&body).map_err(Problem::of_fields)?;
     let calendar_id = match ask.principal.writes_of()? {
         Some(user) => user,
@@ -206,12 +206,12 @@ fn record_of(command: &Command) -> CommandRecord {
     }
 }
 
-/// Reads the body as a JSON object. No body at all is an empty object.
-pub async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, Problem> {
+/// Reads the body as a JSON object; nothing where there is no body.
+pub async fn json_object(request: Request<Body>) -> Result<Option<Map<String, Value>>, Problem> {
     let media_type = media_type(request.headers());
     let body = read(request).await?;
     if body.is_empty() {
-        return Ok(Map::new());
+        return Ok(None);
     }
     let is_json = match media_type.as_str() {
         "application/json" => true,
@@ -224,7 +224,7 @@ pub async fn json_object(request: Request<Body>) -> Result<Map<String, Value>, P
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
     match json::read(&body) {
-        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err(mistake("body", "must be a JSON object")),
         Err(error) => Err(mistake("body", format!("is not JSON: {error}"))),
     }

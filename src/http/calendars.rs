@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::header::ETAG;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -63,11 +63,10 @@ pub async fn set_availability(
     let id = id.uuid()?;
     principal.may_write(id)?;
     let expected = if_match(request.headers())?;
-    if request.body().is_end_stream() {
-        return Err(mistake("body", "is required; send {} to take all limits away"));
-    }
-    let availability =
-        Availability::parse(&json_object(request).await?).map_err(Problem::of_fields)?;
+    let body = json_object(request).await?;
+    let body =
+        body.ok_or_else(|| mistake("body", "is required; send {} to take all limits away"))?;
+    let availability = Availability::parse(&body).map_err(Problem::of_fields)?;
     let set = store::read(&gateway.reads, async |c| {
         calendars::set_availability(c, id, &availability, expected).await
     });

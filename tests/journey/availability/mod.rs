@@ -10,6 +10,25 @@ use serde_json::{Value, json};
 
 use crate::cast::{at_once, winners};
 use crate::stage::{Answer, Stage, User, at, until};
+use crate::wire::{Request, exchange};
+
+/// No body must never mean "no limits", however it is sent.
+#[tokio::test]
+async fn an_availability_is_not_taken_away_by_a_request_without_a_body() {
+    let stage = Stage::new("no-body").await;
+    let gateway = stage.gateway().await;
+    let user = User::new(&gateway);
+    let path = format!("/api/users/{}/availability", user.id);
+    user.put(&path, &[], &json!({ "weekly": [] })).await.is(200);
+    let put = Request::new("PUT", &path)
+        .with("X-User-ID", user.id.to_string())
+        .with("Content-Type", "application/json");
+    for nothing in [put.clone(), put.chunked()] {
+        let refused = exchange(&gateway, &nothing.bytes()).await.unwrap().is(400);
+        assert_eq!(fields_of(&refused), ["body"]);
+    }
+    assert_eq!(user.get(&path).await.is(200).body, json!({ "weekly": [] }));
+}
 
 #[tokio::test]
 async fn an_availability_is_replaced_as_a_whole_and_only_at_its_version() {
