@@ -16,15 +16,17 @@ use super::room::Guest;
 /// The head of a request takes so long at most, from its first byte; that of the first request,
 /// from the beginning of the connection. Then the connection is closed.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// A client that takes nothing of an answer for so long is not there any more.
+/// A client takes the whole of an answer within this time from when it first had to be waited for,
+/// or the connection is closed: what it has not read yet is kept in memory for it.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The stream of a guest.
 pub struct Stream {
     stream: TcpStream,
     guest: Arc<Guest>,
-    /// The requests that had arrived when `head` was set.
+    /// The requests that had arrived when `head` was set, and when `write` was.
     requests: u32,
+    answered: u32,
     head: Deadline,
     write: Deadline,
 }
@@ -52,7 +54,7 @@ impl Deadline {
 impl Stream {
     pub fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
         let (head, write) = (Deadline::set_in(HEAD_LIMIT), Deadline::default());
-        Self { stream, guest, requests: 0, head, write }
+        Self { stream, guest, requests: 0, answered: 0, head, write }
     }
 
     fn written<T>(
@@ -60,10 +62,12 @@ impl Stream {
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        let requests = self.guest.requests();
+        if self.answered != requests {
+            self.answered = requests; // the answer to the one before was taken
+            self.write = Deadline::default();
+        }
         if written.is_ready() {
-            if self.write.by.is_some() {
-                self.write = Deadline::default();
-            }
             return written;
         }
         if self.write.by.is_none() {
@@ -127,5 +131,37 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use tokio::net::TcpListener;
+    use tokio::time::advance;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::room::tests::room;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_by_the_byte_is_given_up_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let place = room(9, 0).enter(IpAddr::from([127, 0, 0, 1]), CancellationToken::new());
+        let guest = place.as_ref().unwrap().guest.clone();
+        let mut stream = Stream::new(stream, guest.clone());
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            guest.asks();
+            assert!(stream.written::<()>(context, Poll::Pending).is_pending());
+            advance(WRITE_LIMIT / 3 * 2).await;
+            assert!(stream.written(context, Poll::Ready(Ok(1))).is_ready());
+            assert!(stream.written::<()>(context, Poll::Pending).is_pending());
+        }
+        advance(WRITE_LIMIT / 2).await;
+        let over = stream.written::<()>(context, Poll::Pending);
+        assert!(matches!(over, Poll::Ready(Err(_))), "{over:?}");
     }
 }
