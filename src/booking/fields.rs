@@ -28,6 +28,9 @@ pub const MAX_METADATA_KEYS: usize = 50;
 pub const MAX_METADATA_KEY_CHARS: usize = 40;
 /// Metadata strings of more characters are refused.
 pub const MAX_METADATA_VALUE_CHARS: usize = 500;
+/// Metadata that is larger as canonical JSON, in bytes, is refused: every answer and every audit row
+/// carries it.
+pub const MAX_METADATA_BYTES: usize = 32 * 1024;
 /// A cancel reason of more characters is refused.
 pub const MAX_REASON_CHARS: usize = 500;
 
@@ -258,7 +261,13 @@ impl<'a> Fields<'a> {
         if self.errors.len() > before {
             return None;
         }
-        serde_json::to_string(object).and_then(Metadata::from_json).ok()
+        let text = serde_json::to_string(object).ok()?;
+        if text.len() > MAX_METADATA_BYTES {
+            let most = MAX_METADATA_BYTES / 1024;
+            self.refuse(FIELD, Code::ValidationFailed, format!("must have at most {most} KiB"));
+            return None;
+        }
+        Metadata::from_json(text).ok()
     }
 
     /// Adds an unknown-field mistake for whatever was not read, and ends the reading.

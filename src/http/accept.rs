@@ -31,7 +31,7 @@ use crate::booking::problem::{Code, FieldError, Problem};
 use crate::store::commands::NewCommand;
 use crate::telemetry;
 
-/// Larger bodies are answered 413. Twice what the largest valid booking needs.
+/// Larger bodies are answered 413. Enough for the largest booking and for most of an availability.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 /// A body that has not arrived by then is answered 400.
 const BODY_LIMIT: Duration = Duration::from_secs(10);

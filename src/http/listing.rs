@@ -10,17 +10,19 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::bookings::find;
 use super::caller::Principal;
+use super::page;
 use super::problem::PathId;
 use super::query;
 use super::status::{json, read_failed};
 use crate::booking::fields::{Fields, LATEST, parse_time};
 use crate::booking::problem::{FieldError, Problem};
-use crate::booking::{Booking, Interval, Status};
+use crate::booking::{Interval, Status};
 use crate::store::listing::{self, Filter, Key, Sort};
 use crate::store::{self, audit};
 
@@ -32,7 +34,7 @@ pub const PAGE: i32 = 50;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
-    bookings: Vec<Booking>,
+    bookings: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -50,10 +52,8 @@ pub async fn bookings(
     let found = store::read(&gateway.reads, async |c| {
         listing::of_calendar(c, calendar, &filter, limit + 1).await
     });
-    let mut bookings = found.await.map_err(read_failed)?;
-    let more = bookings.len() > limit;
-    bookings.truncate(limit);
-    let last = bookings.last().filter(|_| more);
+    let found = found.await.map_err(read_failed)?;
+    let (bookings, last) = page::cut(&found, limit);
     let next_cursor = last.map(|booking| cursor_of(&filter.sort.key_of(booking)));
     Ok(json(StatusCode::OK, &Page { bookings, next_cursor }))
 }
@@ -101,7 +101,7 @@ fn read_cursor(text: &str) -> Option<Key> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct History {
-    entries: Vec<audit::Entry>,
+    entries: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -125,9 +125,8 @@ pub async fn history(
     let found = store::read(&gateway.reads, async |c| {
         audit::of_booking(c, id, after.unwrap_or_default(), limit + 1).await
     });
-    let mut entries = found.await.map_err(read_failed)?;
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    let next_cursor = entries.last().filter(|_| more).map(|last| last.version.to_string());
+    let found = found.await.map_err(read_failed)?;
+    let (entries, last) = page::cut(&found, limit);
+    let next_cursor = last.map(|last| last.version.to_string());
     Ok(json(StatusCode::OK, &History { entries, next_cursor }))
 }

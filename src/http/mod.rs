@@ -21,6 +21,7 @@ mod conditions;
 pub mod door;
 mod identify;
 mod listing;
+mod page;
 mod problem;
 mod query;
 mod status;

@@ -149,7 +149,7 @@ fn metadata() -> Value {
     json!({
         "type": "object", "maxProperties": MAX_METADATA_KEYS, "propertyNames": key,
         "additionalProperties": value,
-        "description": "Your own notes, flat.", "examples": [{ "title": "First booking" }]
+        "description": "Your own notes, flat, at most 32 KiB of JSON.", "examples": [{ "title": "First booking" }]
     })
 }
 

@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{BOOKING, Case, INVALID, USER, base_body, cancel, case, create, keys, reschedule};
+use super::{
+    BOOKING, Case, INVALID, USER, base_body, cancel, case, create, full, keys, reschedule,
+};
 
 /// Every case of a wrong body.
 pub fn cases() -> impl Iterator<Item = Case> {
@@ -215,6 +217,7 @@ fn wrong_metadata() -> Vec<Case> {
         ("a value of 501 characters", of("a", json!("v".repeat(501))), "metadata.a"),
         ("a value of 501 wide characters", of("a", json!("\u{e9}".repeat(501))), "metadata.a"),
         ("51 keys", keys(51), "metadata"),
+        ("more than 32 KiB", full("\u{e9}"), "metadata"),
         ("10000 keys", keys(10_000), "metadata"),
     ];
     rows.into_iter()

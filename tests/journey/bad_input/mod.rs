@@ -75,6 +75,12 @@ fn keys(count: usize) -> Value {
     (0..count).map(|n| (format!("key-{n}"), json!(n))).collect::<Map<_, _>>().into()
 }
 
+/// As many keys as there may be, each with as many of these characters as a value may have.
+fn full(character: &str) -> Value {
+    let value = character.repeat(500);
+    (0..50).map(|n| (format!("key-{n}"), json!(value))).collect::<Map<_, _>>().into()
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_by_name_and_change_nothing() {
     let stage = Stage::new("bad-input").await;
@@ -163,6 +169,7 @@ async fn good_requests_are_accepted(stage: &Stage, gateway: &Process) {
         ("the largest body", create().body(&padded[..256 * 1024])),
         ("null is not given", create().set("metadata", Value::Null)),
         ("50 keys", create().set("metadata", keys(50))),
+        ("50 keys with 500 characters", create().set("metadata", full("v"))),
         ("the longest correlation id", create().with("X-Correlation-ID", "c".repeat(128))),
         ("no key for a cancel", cancel("{}").without("Idempotency-Key")),
         ("no body for a cancel", cancel("").without("Content-Type")),
