@@ -13,7 +13,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use uuid::Uuid;
@@ -24,6 +23,7 @@ use crate::booking::problem::{Code, Problem};
 use crate::failpoint;
 use crate::metrics::{Kind, Metrics, Reason};
 use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
+use crate::store::reads::{ClientReads, is_overload};
 use crate::store::{self, Failure, KeptConnection, Purpose};
 use crate::wake::Wake;
 
@@ -58,7 +58,7 @@ struct Offer {
 #[derive(Clone)]
 pub struct Acceptor {
     offers: mpsc::Sender<Offer>,
-    reads: PgPool,
+    reads: ClientReads,
     backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
 }
@@ -91,7 +91,7 @@ impl Acceptor {
         if let Some(key) = key_of(new) {
             let found =
                 store::read(&self.reads, async |c| commands::by_keys(c, &[key]).await).await;
-            if let Some(stored) = found.map_err(|_| database_away())?.pop() {
+            if let Some(stored) = found.map_err(unread)?.pop() {
                 self.metrics.replayed.inc();
                 return replay(new, stored);
             }
@@ -111,7 +111,7 @@ pub struct Lane {
 /// Makes the lane and the doors' handle on it.
 pub fn lane(
     database_url: &str,
-    reads: PgPool,
+    reads: ClientReads,
     backlog: Arc<Backlog>,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
@@ -263,6 +263,11 @@ fn refuse(offers: Vec<Offer>) {
 fn overloaded() -> Problem {
     let detail = "Too many requests wait to be accepted; retry with the same idempotency key.";
     Problem::new(Code::Overloaded, detail)
+}
+
+/// What was accepted before could not be read.
+fn unread(cause: sqlx::Error) -> Problem {
+    if is_overload(&cause) { overloaded() } else { database_away() }
 }
 
 fn backlog_full() -> Problem {

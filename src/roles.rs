@@ -221,7 +221,9 @@ async fn start_identities(
     config: &Config,
     running: &mut Running,
 ) -> anyhow::Result<Arc<Identities>> {
-    let identities = Arc::new(Identities::new(&config.identity, shared.reads.clone()).await?);
+    // A queue of their own: made-up keys must not take the places of those who are known.
+    let reads = ClientReads::new(shared.reads.clone());
+    let identities = Arc::new(Identities::new(&config.identity, reads).await?);
     let (fresh, last) = (identities.clone(), running.last.clone());
     running.background.spawn(supervise("identities", last.clone(), move || {
         let (fresh, last) = (fresh.clone(), last.clone());
@@ -241,9 +243,10 @@ fn start_gateway(
     let redis = limits::Shared::new(limits.clone(), asks, &config.redis_url, &config.redis_prefix)?;
     running.background.spawn(redis.run(running.last.clone()));
     let backlog = Backlog::new(shared.reads.clone(), config.door.undecided_per_calendar);
+    let reads = ClientReads::new(shared.reads.clone());
     let (acceptor, lane) = accept::lane(
         &config.database_url,
-        shared.reads.clone(),
+        reads.clone(),
         backlog.clone(),
         shared.wake.clone(),
         shared.metrics.clone(),
@@ -255,17 +258,17 @@ fn start_gateway(
     // Ends when the last handle on it is gone: after the last request.
     running.stages.spawn(lane.run());
     let waiters = Arc::new(Waiters::default());
-    let (answered, reads, wake, last) =
+    let (answered, looks, wake, last) =
         (waiters.clone(), shared.reads.clone(), shared.wake.clone(), running.last.clone());
     running.background.spawn(supervise("waiters", last.clone(), move || {
-        http::waiters::run(answered.clone(), reads.clone(), wake.clone(), last.clone())
+        http::waiters::run(answered.clone(), looks.clone(), wake.clone(), last.clone())
     }));
     Ok(Arc::new(Gateway {
         acceptor,
         waiters,
         door: Door::new(&config.door, limits, shared.metrics.clone()),
         identities,
-        reads: ClientReads::new(shared.reads.clone()),
+        reads,
         vitals: shared.vitals.clone(),
         metrics: shared.metrics.clone(),
         partitions: config.partitions,

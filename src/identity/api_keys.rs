@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
-use sqlx::PgPool;
 use subtle::ConstantTimeEq as _;
 use tracing::warn;
 use uuid::Uuid;
@@ -19,6 +18,7 @@ use super::{Principal, unknown};
 use crate::booking::problem::{Code, Problem};
 use crate::store;
 use crate::store::api_keys::{self, ApiKeyRow};
+use crate::store::reads::{ClientReads, is_overload};
 
 /// How all our keys begin, so that they are recognised where they do not belong.
 const PREFIX: &str = "bk_";
@@ -32,7 +32,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(10);
 const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 /// How long nobody asks again after a look that failed.
 const FAILED_FOR: Duration = Duration::from_millis(500);
-/// More ids push out what is remembered of all others, which are then looked up again.
+/// More ids push out what is remembered of those that are no keys: who makes ids up must not make
+/// real keys wait for a look. With so many real keys all are looked up again.
 const MAX_IDS: usize = 16_384;
 
 /// Whether it is one of our keys, and not a token.
@@ -102,7 +103,7 @@ fn parts(key: &str) -> Option<(&str, &str)> {
 
 /// Verifies keys.
 pub struct ApiKeys {
-    reads: PgPool,
+    reads: ClientReads,
     looks: Mutex<HashMap<String, Arc<Look>>>,
 }
 
@@ -115,6 +116,8 @@ enum Found {
     Nothing,
     /// The database did not answer.
     Failed,
+    /// Too many reads wait already; the next request asks again.
+    Overloaded,
 }
 
 impl Found {
@@ -123,19 +126,21 @@ impl Found {
             Self::Key(_) => KNOWN_FOR,
             Self::Nothing => UNKNOWN_FOR,
             Self::Failed => FAILED_FOR,
+            Self::Overloaded => Duration::ZERO,
         }
     }
 }
 
 impl ApiKeys {
-    pub fn new(reads: PgPool) -> Self {
+    pub fn new(reads: ClientReads) -> Self {
         Self { reads, looks: Mutex::default() }
     }
 
     /// Whom the key proves.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` with the reason; `DEPENDENCY_UNAVAILABLE` while the database is away.
+    /// `UNAUTHENTICATED` with the reason; `DEPENDENCY_UNAVAILABLE` while the database is away,
+    /// `OVERLOADED` while too many wait for it.
     pub async fn verify(&self, key: &str) -> Result<Principal, Problem> {
         let Some((id, secret)) = parts(key) else {
             return Err(unknown("This is not an API key of this service: bk_<id>_<secret>."));
@@ -146,6 +151,10 @@ impl ApiKeys {
             Found::Failed => {
                 let detail = "The API key cannot be looked up now; retry.";
                 return Err(Problem::new(Code::DependencyUnavailable, detail));
+            }
+            Found::Overloaded => {
+                let detail = "Too many API keys are being looked up; retry.";
+                return Err(Problem::new(Code::Overloaded, detail));
             }
         };
         let hash = Sha256::digest(secret);
@@ -170,6 +179,7 @@ impl ApiKeys {
         let found = match row {
             Ok(Some(row)) => Found::Key(Arc::new(row)),
             Ok(None) => Found::Nothing,
+            Err(cause) if is_overload(&cause) => Found::Overloaded,
             Err(cause) => {
                 warn!(server = "postgres", %cause, "an API key could not be looked up");
                 Found::Failed
@@ -185,10 +195,17 @@ impl ApiKeys {
             return look.clone();
         }
         if looks.len() >= MAX_IDS {
-            looks.clear();
+            looks.retain(|_, look| look.try_lock().is_ok_and(|look| is_key(look.as_ref())));
+            if looks.len() >= MAX_IDS {
+                looks.clear();
+            }
         }
         looks.entry(id.to_owned()).or_default().clone()
     }
+}
+
+fn is_key(look: Option<&(Instant, Found)>) -> bool {
+    matches!(look, Some((_, Found::Key(_))))
 }
 
 /// The same for an unknown id, a wrong secret and a revoked key: who holds none learns nothing.
@@ -223,6 +240,20 @@ mod tests {
         assert!(!format!("{:?}", key.row).contains(secret));
         let other = new_key();
         assert_ne!((other.text, other.row.id), (key.text, key.row.id));
+    }
+
+    #[tokio::test]
+    async fn made_up_ids_do_not_push_out_real_keys() {
+        let pool = sqlx::PgPool::connect_lazy("postgres://nowhere/").unwrap();
+        let keys = ApiKeys::new(ClientReads::new(pool));
+        let real = new_key().row;
+        let found = Found::Key(Arc::new(real.clone()));
+        *keys.look(&real.id).lock().await = Some((Instant::now(), found));
+        for id in 0..2 * MAX_IDS {
+            *keys.look(&id.to_string()).lock().await = Some((Instant::now(), Found::Nothing));
+        }
+        assert!(is_key(keys.look(&real.id).lock().await.as_ref()));
+        assert!(keys.looks.lock().unwrap().len() <= MAX_IDS);
     }
 
     #[test]

@@ -12,11 +12,11 @@ mod published;
 mod recent;
 mod tokens;
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::booking::problem::{Code, Problem};
 use crate::config::identity::Identity;
+use crate::store::reads::ClientReads;
 use api_keys::ApiKeys;
 pub use api_keys::{Holder, IssuedKey};
 pub use principal::{Principal, READ_SCOPE, Reach, WRITE_SCOPE, names_a_service};
@@ -46,7 +46,7 @@ impl Identities {
     ///
     /// # Errors
     /// When the file of public keys cannot be read.
-    pub async fn new(config: &Identity, reads: PgPool) -> anyhow::Result<Self> {
+    pub async fn new(config: &Identity, reads: ClientReads) -> anyhow::Result<Self> {
         let Identity::Proof { tokens, api_keys } = config else {
             return Ok(Self::TrustedHeader);
         };
