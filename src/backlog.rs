@@ -6,7 +6,8 @@
 //! more tells whether it has been decided meanwhile.
 //!
 //! So a calendar has at most the limit and a tenth, and what is being accepted or was by the other
-//! gateways since the last look. While the database cannot be read nothing can be accepted either.
+//! gateways since the last look. While the database cannot be read, each look that fails begins the
+//! count anew: what was let in may long be decided, and nobody is refused for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,6 +129,7 @@ impl Backlog {
             }
             Err(cause) => {
                 warn!(server = "postgres", %cause, "the backlogs of calendars are not known");
+                self.counts().let_in_before.clear();
             }
         }
         Look { ended: Instant::now(), took: begun.elapsed() }
@@ -151,6 +153,21 @@ pub async fn run(backlog: Arc<Backlog>, stop: CancellationToken) {
         drop(last);
         if stopped_within(&stop, pause).await {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_refused_for_what_cannot_be_known() {
+        let nowhere = store::read_pool("postgres://127.0.0.1:1/nothing").unwrap();
+        let backlog = Backlog::new(nowhere, 2);
+        for _ in 0..5 {
+            assert!(backlog.lets_in(Uuid::nil()).await);
+            *backlog.looking.lock().await = None; // as if the pause between two looks were over
         }
     }
 }
