@@ -15,9 +15,10 @@ use super::fields::{Fields, HOLD_SECONDS, MAX_REASON_CHARS};
 use super::problem::{Code, FieldError};
 use super::{Interval, Metadata};
 
-/// The change asked for, with its content.
+/// The change asked for, with its content. A field that only a newer release knows must not be
+/// ignored: the command is parked instead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Change {
     Create {
         interval: Interval,
@@ -156,9 +157,9 @@ impl Change {
 
 pub type Fingerprint = [u8; 32];
 
-/// An accepted request for a change of one booking.
+/// An accepted request for a change of one booking. Unknown fields as in [`Change`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Command {
     pub command_id: Uuid,
     pub booking_id: Uuid,

@@ -143,3 +143,16 @@ impl Content {
         }
     }
 }
+
+/// An older worker that ignored what a newer gateway has added would do something else.
+#[test]
+fn a_field_of_a_newer_release_is_not_ignored() {
+    let known = json!({ "create": {
+        "interval": { "startTime": at(0), "endTime": at(30) }, "metadata": {}, "hold": 60
+    } });
+    assert!(serde_json::from_value::<Change>(known.clone()).is_ok());
+    let mut newer = known;
+    newer["create"]["seats"] = json!(2);
+    let text = newer.to_string();
+    assert!(serde_json::from_str::<Change>(&text).unwrap_err().to_string().contains("seats"));
+}

@@ -1,6 +1,6 @@
 //! What a decided batch comes to in rows, column by column, as the statement takes them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
@@ -104,8 +104,9 @@ impl<'a> Cause<'a> {
 }
 
 /// A booking that changes twice in a batch is written once: from how it was before the batch to
-/// how it is after.
-type Net<'a> = HashMap<Uuid, (Option<&'a Booking>, &'a Booking)>;
+/// how it is after. In the order of the ids, so that a worker and the sweep wait for each other
+/// instead of deadlocking.
+type Net<'a> = BTreeMap<Uuid, (Option<&'a Booking>, &'a Booking)>;
 
 impl Rows {
     /// The rows of decided commands.
