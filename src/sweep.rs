@@ -17,20 +17,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::booking::Stream;
 use crate::booking::decide::{Effect, by_time};
-use crate::booking::{Booking, Stream};
 use crate::metrics::{Action, Metrics};
 use crate::process::stopped_within;
 use crate::retry::Backoff;
+use crate::store::bookings::{self, Due};
 use crate::store::leadership::{self, Work};
-use crate::store::{Failure, KeptConnection, Purpose, bookings, decisions, limited};
+use crate::store::{Failure, KeptConnection, Purpose, decisions, limited};
 use crate::wake::Wake;
 
 /// Bookings of one commit; more are swept in the next one, at once.
 const MAX_BATCH: usize = 256;
 /// How late the sweep may be when nothing is wrong.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Bookings that could not be written and are passed over until the process ends; with more, the
+/// Bookings that could not be read or written and are passed over until the process ends; with more, the
 /// oldest is tried again.
 const MAX_PASSED_OVER: usize = 64;
 
@@ -38,7 +39,7 @@ const MAX_PASSED_OVER: usize = 64;
 pub struct Sweep {
     database: KeptConnection,
     leads: bool,
-    /// Bookings whose rows cannot be written as they are: they must not stop the others.
+    /// Bookings whose rows cannot be read or written as they are: they must not stop the others.
     passed_over: Vec<Uuid>,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
@@ -53,8 +54,10 @@ pub enum Outcome {
     StandsBy,
     /// A worker changed one of the bookings; they are read again.
     Stale,
-    /// A booking cannot be written as it is.
+    /// A booking of several cannot be written as it is.
     Refused(String),
+    /// That booking was found and is left out from now on.
+    PassedOver,
 }
 
 impl Sweep {
@@ -103,9 +106,9 @@ impl Sweep {
         *batch = if matches!(outcome, Outcome::Refused(_)) { 1 } else { MAX_BATCH };
         match outcome {
             Outcome::Swept(swept) if swept == tried => Duration::ZERO,
-            Outcome::Stale => Duration::ZERO,
-            Outcome::Refused(_) if tried > 1 => Duration::ZERO,
-            _ => PERIOD,
+            Outcome::PassedOver if self.passed_over.len() == MAX_PASSED_OVER => PERIOD,
+            Outcome::Stale | Outcome::Refused(_) | Outcome::PassedOver => Duration::ZERO,
+            Outcome::Swept(_) | Outcome::StandsBy => PERIOD,
         }
     }
 
@@ -123,7 +126,13 @@ impl Sweep {
             info!("this process sweeps");
         }
         let (due, now) = bookings::due(connection, most, &self.passed_over).await?;
-        let effects: Vec<Effect> = due.iter().filter_map(|booking| by_time(booking, now)).collect();
+        let mut effects = Vec::with_capacity(due.len());
+        for Due { id, booking } in due {
+            match booking {
+                Ok(booking) => effects.extend(by_time(&booking, now)),
+                Err(cause) => return Ok(self.pass_over(id, &cause)), // the others come next
+            }
+        }
         if effects.is_empty() {
             return Ok(Outcome::Swept(0));
         }
@@ -132,7 +141,10 @@ impl Sweep {
             Ok(()) => Ok(self.note(&effects)),
             Err(error) => match Failure::of(&error) {
                 Failure::Stale | Failure::Fenced => Ok(Outcome::Stale),
-                Failure::Content => Ok(self.pass_over(&due, &error)),
+                Failure::Content => match effects.as_slice() {
+                    [only] => Ok(self.pass_over(only.after.id, &error)),
+                    _ => Ok(Outcome::Refused(error.to_string())),
+                },
                 Failure::Away => Err(error),
             },
         }
@@ -147,15 +159,13 @@ impl Sweep {
         Outcome::Swept(effects.len())
     }
 
-    /// Leaves a booking that was tried alone to people.
-    fn pass_over(&mut self, due: &[Booking], cause: &sqlx::Error) -> Outcome {
-        if let [only] = due {
-            warn!(booking_id = %only.id, %cause, "a booking that is over cannot be written; passing it over");
-            if self.passed_over.len() == MAX_PASSED_OVER {
-                self.passed_over.remove(0);
-            }
-            self.passed_over.push(only.id);
+    /// Leaves a booking that cannot be read or written to people.
+    fn pass_over(&mut self, id: Uuid, cause: &sqlx::Error) -> Outcome {
+        warn!(booking_id = %id, %cause, "a booking that is over is passed over");
+        if self.passed_over.len() == MAX_PASSED_OVER {
+            self.passed_over.remove(0);
         }
-        Outcome::Refused(cause.to_string())
+        self.passed_over.push(id);
+        Outcome::PassedOver
     }
 }

@@ -179,8 +179,13 @@ const DUE: &str = booking_of!(
      join bookings b on b.id = d.booking_id order by d.due_at"
 );
 
-/// The bookings, at most `most`, whose claim is over by itself, longest ago first, without those
-/// of `except`; and the time of the reading.
+/// A booking whose claim is over by itself, or why its row cannot be read.
+pub struct Due {
+    pub id: Uuid,
+    pub booking: Result<Booking, sqlx::Error>,
+}
+
+/// What is due, at most `most`, longest ago first, without `except`; and the time of the reading.
 ///
 /// # Errors
 /// When the server is away.
@@ -188,7 +193,7 @@ pub async fn due(
     connection: &mut PgConnection,
     most: usize,
     except: &[Uuid],
-) -> Result<(Vec<Booking>, DateTime<Utc>), sqlx::Error> {
+) -> Result<(Vec<Due>, DateTime<Utc>), sqlx::Error> {
     let now = sqlx::query_scalar("select now()").fetch_one(&mut *connection).await?;
     let rows: Vec<Row> = sqlx::query_as(DUE)
         .bind(now)
@@ -196,7 +201,8 @@ pub async fn due(
         .bind(except)
         .fetch_all(connection)
         .await?;
-    Ok((rows.into_iter().map(Row::into_booking).collect::<Result<_, _>>()?, now))
+    let due = |row: Row| Due { id: row.id, booking: row.into_booking() };
+    Ok((rows.into_iter().map(due).collect(), now))
 }
 
 /// A booking's row.

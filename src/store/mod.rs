@@ -259,7 +259,9 @@ impl Failure {
     pub fn of(error: &sqlx::Error) -> Self {
         let Some(code) = sqlstate(error) else {
             return match error {
-                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => Self::Content,
+                sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::Encode(_) => Self::Content,
                 _ => Self::Away,
             };
         };

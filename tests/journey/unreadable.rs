@@ -1,12 +1,12 @@
-//! A command in the queue that this release cannot read, such as one of a newer release during
-//! an upgrade, with good neighbours in the same message.
+//! A command or a booking that this release cannot read, such as one of a newer release during
+//! an upgrade, among good neighbours.
 
 use booking::booking::command::{Change, Command};
 use chrono::Utc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::stage::{Stage, User, at};
+use crate::stage::{Stage, User, at, until};
 
 #[tokio::test]
 async fn an_unreadable_command_fails_and_does_not_take_its_neighbours_with_it() {
@@ -35,6 +35,30 @@ async fn an_unreadable_command_fails_and_does_not_take_its_neighbours_with_it() 
     let letter = "select count(*) from dead_letters where body like '%teleport%'";
     assert_eq!(stage.number(letter).await, 1);
     stage.all_promises_hold().await;
+}
+
+#[tokio::test]
+async fn a_booking_of_a_newer_release_does_not_keep_the_sweep_from_the_others() {
+    let stage = Stage::new("unreadable-booking").await;
+    let (gateway, _worker) = (stage.gateway().await, stage.worker().await);
+    let user = User::new(&gateway).who_waits();
+    let mut held = Vec::new();
+    for start in [0, 60] {
+        held.push(user.holds(start, start + 30, 600).await.is(201).text("id").to_owned());
+    }
+    let newer = format!(
+        "alter table bookings drop constraint bookings_status, drop constraint bookings_hold;
+         update bookings set status = 'SEATED' where id = '{}';
+         update bookings set hold_expires_at = now();
+         update allocations set lapses_at = now()",
+        held[0]
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(newer)).execute(&mut stage.database().await).await.unwrap();
+    let path = format!("/api/bookings/{}", held[1]);
+    until("the other is swept", async || user.get(&path).await.text("status") == "EXPIRED").await;
+    // Whoever asks for it is told no, and stops nobody either.
+    user.cancels(&held[0]).await.is(500);
+    user.books(120, 150).await.is(201);
 }
 
 /// A booking as acceptance would write it: its id and its content.
