@@ -88,8 +88,12 @@ pub const STATUS: Parameter = query(
 );
 pub const FROM: Parameter = query("from", "Only bookings that end after this time.", date_time);
 pub const TO: Parameter = query("to", "Only bookings that start before this time.", date_time);
-pub const UPDATED_SINCE: Parameter =
-    query("updatedSince", "Only bookings that were changed at this time or later.", date_time);
+pub const UPDATED_SINCE: Parameter = query(
+    "updatedSince",
+    "Only bookings that were changed at this time or later. Ask some seconds back: a change is dated \
+     when it was decided, and seen a moment later.",
+    date_time,
+);
 pub const SORT: Parameter = query(
     "sort",
     "The order; with `-` before it the latest first. Equal times are ordered by id.",
