@@ -120,7 +120,7 @@ async fn a_late_retry_gets_the_first_answer() {
     let stage = Stage::new("late").await;
     let cast = Cast::of(&stage).await;
     let user = cast.user();
-    let start = Utc::now() + TimeDelta::seconds(3);
+    let start = Utc::now() + TimeDelta::seconds(6);
     let slot =
         |end: DateTime<Utc>| json!({ "userId": user.id, "startTime": start, "endTime": end });
     let body = slot(start + TimeDelta::minutes(30));

@@ -15,7 +15,7 @@ async fn a_slot_is_given_once_however_late_it_is_decided() {
     let stage = Stage::new("late").await;
     let gateway = stage.gateway().await;
     let user = User::new(&gateway);
-    let soon = Utc::now() + TimeDelta::milliseconds(1500);
+    let soon = Utc::now() + TimeDelta::seconds(6);
     let end = soon + TimeDelta::milliseconds(500);
     let slot = json!({ "userId": user.id, "startTime": soon, "endTime": end });
     let mut asked = Vec::new();

@@ -86,7 +86,7 @@ async fn the_sweep_expires_holds_and_completes_what_is_over() {
 
     let held = user.holds(0, 30, 30).await.is(201).text("id").to_owned();
     stage.time_passes(TimeDelta::seconds(30)).await;
-    let soon = Utc::now() + TimeDelta::milliseconds(500);
+    let soon = Utc::now() + TimeDelta::seconds(6);
     let end = soon + TimeDelta::milliseconds(500);
     let body = json!({ "userId": user.id, "startTime": soon, "endTime": end });
     let short = user.books_with_key("short", body).await.is(201).text("id").to_owned();
