@@ -24,6 +24,7 @@ use crate::failpoint;
 use crate::metrics::{Kind, Metrics, Reason};
 use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
 use crate::store::reads::{ClientReads, is_overload};
+use crate::store::webhooks::callbacks::{self, MAX_ORIGINS};
 use crate::store::{self, Failure, KeptConnection, Purpose};
 use crate::wake::Wake;
 
@@ -166,6 +167,9 @@ impl Lane {
     fn answer(&self, batch: Vec<Offer>, mut outcome: Outcome) {
         if !outcome.accepted.is_empty() {
             self.wake.outbox_appended(Stream::Commands);
+            if batch.iter().any(|offer| offer.new.command.reply_to.is_some()) {
+                self.wake.outbox_appended(Stream::Replies);
+            }
         }
         for Offer { new, offered, answer } in batch {
             self.metrics.accept_seconds.observe(offered.elapsed().as_secs_f64());
@@ -173,6 +177,8 @@ impl Lane {
                 let kind = new.command.change.kind().as_str();
                 self.metrics.accepted.get_or_create(&Kind { kind }).inc();
                 Ok(Acceptance::Accepted)
+            } else if outcome.untargeted.contains(&new.command.command_id) {
+                Err(too_many_callbacks())
             } else if let Some(stored) = key_of(&new).and_then(|key| outcome.before.get_mut(&key)) {
                 self.metrics.replayed.inc();
                 replay(&new, stored.clone())
@@ -215,11 +221,14 @@ impl Lane {
         }
         let mut fresh = batch.to_vec();
         fresh.retain(|new| !accepted.contains(&new.command.command_id));
+        let untargeted = callbacks::without_target(connection, &fresh).await?;
+        fresh.retain(|new| !untargeted.contains(&new.command.command_id));
         accepted.extend(commands::accept(connection, &fresh).await?);
         failpoint::reach(failpoint::ACCEPT_COMMITTED);
         let used: Vec<KeyOfCaller> = batch
             .iter()
             .filter(|new| !accepted.contains(&new.command.command_id))
+            .filter(|new| !untargeted.contains(&new.command.command_id))
             .filter_map(|new| key_of(new))
             .collect();
         let mut before = HashMap::new();
@@ -231,7 +240,7 @@ impl Lane {
                 }
             }
         }
-        Ok(Outcome { accepted, before })
+        Ok(Outcome { accepted, before, untargeted })
     }
 }
 
@@ -239,6 +248,8 @@ struct Outcome {
     accepted: HashSet<Uuid>,
     /// What was accepted earlier under the keys of the rest.
     before: HashMap<KeyOfCaller, StoredCommand>,
+    /// Those that name a callback of one origin too many.
+    untargeted: HashSet<Uuid>,
 }
 
 fn key_of(new: &NewCommand) -> Option<KeyOfCaller> {
@@ -274,6 +285,14 @@ fn backlog_full() -> Problem {
     let detail = "Too many commands of this calendar wait to be decided; retry later with the same \
                   idempotency key.";
     Problem::new(Code::CalendarBacklogFull, detail)
+}
+
+fn too_many_callbacks() -> Problem {
+    let detail = format!(
+        "callbackUrl names another origin, and this caller has named {MAX_ORIGINS} already; use \
+         one of them, or delete one that is used no more under /api/webhooks."
+    );
+    Problem::new(Code::LimitReached, detail)
 }
 
 fn database_away() -> Problem {

@@ -1,7 +1,8 @@
 //! The relay: outbox to broker, once a row is committed.
 //!
 //! In: rows of one outbox stream, oldest first. Out: confirmed messages, then the rows' deletion.
-//! Commands of one partition that wait together travel as one message; events go one by one.
+//! Commands of one partition that wait together travel as one message; events and replies go one
+//! by one.
 //! Many processes run a relay for each stream, one of them leads: it holds an advisory lock on
 //! the connection that it reads and deletes with, so a relay that lost the lock can do neither.
 //!
@@ -164,7 +165,9 @@ impl Relay {
     ) -> Result<Outcome, RelayError> {
         let parcels = match self.stream {
             Stream::Commands => pack(outbox::waiting_commands(connection, MAX_ROWS).await?),
-            Stream::Events => address(outbox::waiting_events(connection, MAX_ROWS).await?),
+            stream => {
+                address(stream, outbox::waiting_messages(connection, stream, MAX_ROWS).await?)
+            }
         };
         if parcels.is_empty() {
             return Ok(Outcome::Idle);
@@ -268,6 +271,7 @@ fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
             message_id: format!("outbox-{}", packing.ids[0]),
             kind: "booking.commands".to_owned(),
             content_type: "application/json",
+            correlation_id: None,
             headers: trace_header(packing.traceparent),
             body: packing.body.into_bytes(),
             mandatory: true,
@@ -277,16 +281,22 @@ fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
     partitions.into_iter().map(parcel).collect()
 }
 
-/// One message an event, of each booking only its oldest event: the next waits for its confirm.
-fn address(rows: Vec<outbox::WaitingEvent>) -> Vec<Parcel> {
+/// One message an event or reply, of each booking (each command, among replies) only the oldest:
+/// the next waits for its confirm. Whether anyone is there to receive it is not our concern.
+fn address(stream: Stream, rows: Vec<outbox::WaitingMessage>) -> Vec<Parcel> {
     let mut subjects = HashSet::new();
-    let parcel = |row: outbox::WaitingEvent| {
+    let (exchange, content_type) = match stream {
+        Stream::Replies => (queue::DEFAULT_EXCHANGE, "application/json"),
+        _ => (queue::EVENTS_EXCHANGE, "application/cloudevents+json"),
+    };
+    let parcel = |row: outbox::WaitingMessage| {
         let message = Message {
-            exchange: queue::EVENTS_EXCHANGE,
+            exchange,
             message_id: row.message_id.to_string(),
-            kind: row.routing_key.clone(),
+            kind: row.kind.unwrap_or_else(|| row.routing_key.clone()),
             routing_key: row.routing_key,
-            content_type: "application/cloudevents+json",
+            content_type,
+            correlation_id: row.correlation_id,
             headers: trace_header(row.traceparent),
             body: row.body.into_bytes(),
             mandatory: false,

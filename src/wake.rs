@@ -33,9 +33,9 @@ enum Hint {
 /// The process's hints. Cheap to share.
 pub struct Wake {
     hints: mpsc::Sender<Hint>,
-    outbox: [Notify; 2],
+    outbox: [Notify; 3],
     /// Whether this process relays the stream, so that no other needs to be told.
-    relayed_here: [AtomicBool; 2],
+    relayed_here: [AtomicBool; 3],
     decided: broadcast::Sender<Arc<[Uuid]>>,
     metrics: Arc<Metrics>,
 }
@@ -47,6 +47,7 @@ fn index(stream: Stream) -> usize {
     match stream {
         Stream::Commands => 0,
         Stream::Events => 1,
+        Stream::Replies => 2,
     }
 }
 
@@ -55,8 +56,8 @@ impl Wake {
         let (hints, outbound) = mpsc::channel(MAX_WAITING_HINTS);
         let wake = Self {
             hints,
-            outbox: [Notify::new(), Notify::new()],
-            relayed_here: [AtomicBool::new(false), AtomicBool::new(false)],
+            outbox: Default::default(),
+            relayed_here: Default::default(),
             decided: broadcast::channel(MAX_DECIDED_LAG).0,
             metrics,
         };

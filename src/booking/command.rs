@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::callback::CallbackUrl;
 use super::fields::{Fields, HOLD_SECONDS, MAX_REASON_CHARS};
 use super::problem::{Code, FieldError};
 use super::{Interval, Metadata};
@@ -34,6 +35,37 @@ pub enum Change {
     Reschedule {
         interval: Interval,
     },
+}
+
+/// What the body of a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    pub change: Change,
+    /// Where the outcome is to be posted to.
+    pub callback: Option<CallbackUrl>,
+}
+
+impl Asked {
+    /// What makes two requests "the same content": SHA-256 of the checked change in its
+    /// canonical JSON, and of the booking, the version and the callback when the caller named them.
+    pub fn fingerprint(
+        &self,
+        calendar_id: Uuid,
+        booking_id: Option<Uuid>,
+        expected_version: Option<i32>,
+    ) -> Fingerprint {
+        let mut hash = Sha256::new();
+        hash.update(calendar_id.as_bytes());
+        hash.update(booking_id.unwrap_or_default().as_bytes());
+        if let Some(version) = expected_version {
+            hash.update(version.to_be_bytes());
+        }
+        if let Some(callback) = &self.callback {
+            hash.update(callback.as_str());
+        }
+        hash.update(serde_json::to_vec(&self.change).unwrap_or_default()); // plain data: cannot fail
+        hash.finalize().into()
+    }
 }
 
 /// Which change, without its content.
@@ -79,50 +111,57 @@ impl Change {
     ///
     /// # Errors
     /// Every field that is missing, malformed, out of bounds or unknown.
-    pub fn parse_create(body: &Map<String, Value>) -> Result<(Uuid, Self), Vec<FieldError>> {
+    pub fn parse_create(body: &Map<String, Value>) -> Result<(Uuid, Asked), Vec<FieldError>> {
         let mut fields = Fields::of(body);
         let calendar_id = fields.uuid("userId");
         let interval = fields.interval();
         let metadata = fields.metadata();
         let hold = fields.whole("hold", HOLD_SECONDS);
+        let callback = callback(&mut fields);
         fields.finish()?;
         match (calendar_id, interval, metadata) {
-            (Some(calendar_id), Some(interval), Some(metadata)) => {
-                Ok((calendar_id, Self::Create { interval, metadata, hold }))
-            }
+            (Some(calendar_id), Some(interval), Some(metadata)) => Ok((
+                calendar_id,
+                Asked { change: Self::Create { interval, metadata, hold }, callback },
+            )),
             _ => Err(Vec::new()), // not reached: a missing part has left its mistake behind
         }
     }
 
-    /// Reads the body of a confirm, which has no fields.
+    /// Reads the body of a confirm, which has no fields of its own.
     ///
     /// # Errors
-    /// Every field that is there.
-    pub fn parse_confirm(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
-        Fields::of(body).finish()?;
-        Ok(Self::Confirm {})
+    /// Every field that is malformed or unknown.
+    pub fn parse_confirm(body: &Map<String, Value>) -> Result<Asked, Vec<FieldError>> {
+        let mut fields = Fields::of(body);
+        let callback = callback(&mut fields);
+        fields.finish()?;
+        Ok(Asked { change: Self::Confirm {}, callback })
     }
 
     /// Reads the body of a cancel.
     ///
     /// # Errors
     /// Every field that is malformed, out of bounds or unknown.
-    pub fn parse_cancel(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+    pub fn parse_cancel(body: &Map<String, Value>) -> Result<Asked, Vec<FieldError>> {
         let mut fields = Fields::of(body);
         let reason = fields.text("reason", MAX_REASON_CHARS);
+        let callback = callback(&mut fields);
         fields.finish()?;
-        Ok(Self::Cancel { reason })
+        Ok(Asked { change: Self::Cancel { reason }, callback })
     }
 
     /// Reads the body of a reschedule.
     ///
     /// # Errors
     /// Every field that is missing, malformed, out of bounds or unknown.
-    pub fn parse_reschedule(body: &Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+    pub fn parse_reschedule(body: &Map<String, Value>) -> Result<Asked, Vec<FieldError>> {
         let mut fields = Fields::of(body);
         let interval = fields.interval();
+        let callback = callback(&mut fields);
         fields.finish()?;
-        interval.map(|interval| Self::Reschedule { interval }).ok_or_else(Vec::new)
+        let change = interval.map(|interval| Self::Reschedule { interval }).ok_or_else(Vec::new)?;
+        Ok(Asked { change, callback })
     }
 
     /// What the passing of time makes unacceptable. Asked only of a command that is not a retry
@@ -135,24 +174,11 @@ impl Change {
             message: "must be in the future".into(),
         })
     }
+}
 
-    /// What makes two requests "the same content": SHA-256 of the checked change in its
-    /// canonical JSON, and of the booking and the version when the caller named them.
-    pub fn fingerprint(
-        &self,
-        calendar_id: Uuid,
-        booking_id: Option<Uuid>,
-        expected_version: Option<i32>,
-    ) -> Fingerprint {
-        let mut hash = Sha256::new();
-        hash.update(calendar_id.as_bytes());
-        hash.update(booking_id.unwrap_or_default().as_bytes());
-        if let Some(version) = expected_version {
-            hash.update(version.to_be_bytes());
-        }
-        hash.update(serde_json::to_vec(self).unwrap_or_default()); // plain data: cannot fail
-        hash.finalize().into()
-    }
+/// The field that every change takes.
+fn callback(fields: &mut Fields<'_>) -> Option<CallbackUrl> {
+    fields.notation("callbackUrl", CallbackUrl::SHAPE, CallbackUrl::parse)
 }
 
 pub type Fingerprint = [u8; 32];
@@ -174,7 +200,22 @@ pub struct Command {
     /// The version that the booking must have for the change to be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_version: Option<i32>,
+    /// Where the caller wants the outcome posted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<CallbackUrl>,
+    /// Where the sender of a message wants its answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ReplyAddress>,
     pub change: Change,
+}
+
+/// A queue that answers are sent to, and what the sender knows them by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplyAddress {
+    pub queue: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
 }
 
 /// Where a command is in its life; the last three are final.
@@ -221,4 +262,20 @@ pub struct CommandRecord {
     pub accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<DateTime<Utc>>,
+}
+
+impl CommandRecord {
+    /// The record of a command that is not decided yet.
+    pub fn accepted(command: &Command) -> Self {
+        Self {
+            command_id: command.command_id,
+            booking_id: command.booking_id,
+            kind: command.change.kind().as_str().to_owned(),
+            status: CommandStatus::Accepted,
+            booking: None,
+            error: None,
+            accepted_at: command.accepted_at,
+            decided_at: None,
+        }
+    }
 }

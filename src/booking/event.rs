@@ -14,6 +14,8 @@ use super::{Booking, Interval, Status};
 
 /// The `source` of every event.
 pub const SOURCE: &str = "urn:booking";
+/// Told to a callback of a command that found the booking as it asked for: no event is published.
+pub const COMMAND_SUCCEEDED: &str = "command.succeeded";
 pub const COMMAND_REJECTED: &str = "command.rejected";
 pub const COMMAND_FAILED: &str = "command.failed";
 

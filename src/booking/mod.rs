@@ -9,6 +9,7 @@
 
 pub mod availability;
 pub mod calendar;
+pub mod callback;
 pub mod command;
 pub mod decide;
 pub mod event;
@@ -168,22 +169,25 @@ impl Buffers {
     }
 }
 
-/// The two kinds of messages that leave through the outbox, each in an order of its own.
+/// The kinds of messages that leave through the outbox, each in an order of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// To the workers, by partition.
     Commands,
     /// To whoever subscribes, by event type.
     Events,
+    /// To the services that submit by message, each to the queue that it named.
+    Replies,
 }
 
 impl Stream {
-    pub const ALL: [Self; 2] = [Self::Commands, Self::Events];
+    pub const ALL: [Self; 3] = [Self::Commands, Self::Events, Self::Replies];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Commands => "commands",
             Self::Events => "events",
+            Self::Replies => "replies",
         }
     }
 }

@@ -52,6 +52,7 @@ codes! {
     NotAligned 422 "NOT_ALIGNED" "The start is not on the calendar's grid";
     RangeTooLarge 422 "RANGE_TOO_LARGE" "Too much was asked for at once";
     IdempotencyKeyReused 422 "IDEMPOTENCY_KEY_REUSED" "The idempotency key was used for other content";
+    LimitReached 422 "LIMIT_REACHED" "There are as many of these as there may be";
     RateLimited 429 "RATE_LIMITED" "Too many requests";
     CalendarBacklogFull 429 "CALENDAR_BACKLOG_FULL" "Too many commands of this calendar wait";
     InternalError 500 "INTERNAL_ERROR" "The command could not be processed";

@@ -25,7 +25,7 @@ use super::problem::{PathId, mistake};
 use super::status::{accepted, decided};
 use crate::accept::Acceptance;
 use crate::booking::calendar::partition_of;
-use crate::booking::command::{Change, Command, CommandRecord, CommandStatus};
+use crate::booking::command::{Asked, Change, Command, CommandRecord, CommandStatus};
 use crate::booking::json;
 use crate::booking::problem::{Code, FieldError, Problem};
 use crate::store::commands::NewCommand;
@@ -45,14 +45,14 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let ask = Ask::of(request.headers(), principal, correlation)?;
     let body = json_object(request).await?.unwrap_or_default();
-    let (calendar_id, change) = Change::parse_create(&body).map_err(Problem::of_fields)?;
+    let (calendar_id, asked) = Change::parse_create(&body).map_err(Problem::of_fields)?;
     ask.principal.may_write(calendar_id)?;
     if ask.idempotency_key.is_none() {
         let detail = "Send the header Idempotency-Key with a value that is new for each booking \
                       and kept for its retries.";
         return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
     }
-    submit(&gateway, ask, calendar_id, None, change).await
+    submit(&gateway, ask, calendar_id, None, asked).await
 }
 
 /// `POST /api/bookings/{id}/confirm`
@@ -92,7 +92,7 @@ pub async fn reschedule(
 }
 
 /// Reads the body of one kind of change.
-type Parse = fn(&Map<String, Value>) -> Result<Change, Vec<FieldError>>;
+type Parse = fn(&Map<String, Value>) -> Result<Asked, Vec<FieldError>>;
 
 async fn change_of(
     gateway: &Gateway,
@@ -103,13 +103,13 @@ async fn change_of(
 ) -> Result<Response, Problem> {
     let booking_id = id.uuid()?;
     let body = json_object(request).await?.unwrap_or_default();
-    let change = parse(&body).map_err(Problem::of_fields)?;
+    let asked = parse(&body).map_err(Problem::of_fields)?;
     let calendar_id = match ask.principal.writes_of()? {
         Some(user) => user,
         // A service that names no user: the booking tells whose it is.
         None => bookings::find(gateway, booking_id, None).await?.calendar_id,
     };
-    submit(gateway, ask, calendar_id, Some(booking_id), change).await
+    submit(gateway, ask, calendar_id, Some(booking_id), asked).await
 }
 
 /// What the headers say.
@@ -146,7 +146,7 @@ async fn submit(
     ask: Ask,
     calendar_id: Uuid,
     booking_id: Option<Uuid>,
-    change: Change,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     if gateway.vitals.outbox_age() > gateway.outbox_max_age {
         let detail = "Accepted commands cannot be passed on at the moment; retry later.";
@@ -154,7 +154,8 @@ async fn submit(
     }
     // A booking that is to be made has no version yet.
     let expected_version = booking_id.and(ask.expected_version);
-    let fingerprint = change.fingerprint(calendar_id, booking_id, expected_version);
+    let fingerprint = asked.fingerprint(calendar_id, booking_id, expected_version);
+    let Asked { change, callback } = asked;
     let command = Command {
         command_id: Uuid::now_v7(),
         booking_id: booking_id.unwrap_or_else(Uuid::now_v7),
@@ -164,9 +165,11 @@ async fn submit(
         traceparent: ask.traceparent,
         accepted_at: Utc::now().trunc_subsecs(6), // as Postgres keeps it: a replay shows the same
         expected_version,
+        callback,
+        reply_to: None,
         change,
     };
-    let mut record = record_of(&command);
+    let mut record = CommandRecord::accepted(&command);
     // Before accepting, so that no decision can come between.
     let mut decision = ask.wait.and_then(|_| gateway.waiters.register(command.command_id));
     let new = NewCommand {
@@ -191,19 +194,6 @@ async fn submit(
         return Ok(decided(record, replayed));
     }
     Ok(accepted(record, replayed, ask.wait))
-}
-
-fn record_of(command: &Command) -> CommandRecord {
-    CommandRecord {
-        command_id: command.command_id,
-        booking_id: command.booking_id,
-        kind: command.change.kind().as_str().to_owned(),
-        status: CommandStatus::Accepted,
-        booking: None,
-        error: None,
-        accepted_at: command.accepted_at,
-        decided_at: None,
-    }
 }
 
 /// Reads the body as a JSON object; nothing where there is no body.

@@ -31,7 +31,7 @@ const PERSISTENT: u8 = 2;
 /// What is to be published. Always persistent.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// One of the exchanges of the topology; `""` sends straight to the queue named by `routing_key`.
+    /// One of the exchanges of the topology, or [`super::DEFAULT_EXCHANGE`].
     pub exchange: &'static str,
     /// At most 255 bytes.
     pub routing_key: String,
@@ -41,6 +41,8 @@ pub struct Message {
     pub kind: String,
     /// At most 255 bytes.
     pub content_type: &'static str,
+    /// What a reply answers; at most 255 bytes.
+    pub correlation_id: Option<String>,
     /// Names at most 255 bytes each; all of them together well under 100 KiB, for they travel in one frame.
     pub headers: Vec<(String, String)>,
     /// The broker refuses more than 128 MiB (16 MiB from RabbitMQ 4 on) and closes the channel.
@@ -143,12 +145,15 @@ fn envelope(message: &Message) -> Result<(ShortString, ShortString, BasicPropert
     for (name, value) in &message.headers {
         headers.insert(short(name)?, AMQPValue::LongString(value.as_str().into()));
     }
-    let properties = BasicProperties::default()
+    let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type(short(message.content_type)?)
         .with_message_id(short(&message.message_id)?)
         .with_type(short(&message.kind)?)
         .with_headers(headers);
+    if let Some(correlation_id) = &message.correlation_id {
+        properties = properties.with_correlation_id(short(correlation_id)?);
+    }
     Ok((short(message.exchange)?, short(&message.routing_key)?, properties))
 }
 

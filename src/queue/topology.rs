@@ -23,6 +23,9 @@ pub const EVENTS_EXCHANGE: &str = "booking.events";
 /// Where parked messages go.
 pub const DEAD_EXCHANGE: &str = "booking.dead";
 
+/// The broker's own exchange, which sends straight to the queue that the routing key names.
+pub const DEFAULT_EXCHANGE: &str = "";
+
 /// The queue behind [`SUBMIT_EXCHANGE`].
 pub const SUBMIT_QUEUE: &str = "booking.submit";
 /// The queue of parked messages: what was rejected, or delivered [`DELIVERY_LIMIT`] times in vain.

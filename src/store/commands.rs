@@ -16,7 +16,8 @@ pub struct NewCommand {
     pub fingerprint: Fingerprint,
 }
 
-/// Accepts what is new of `batch`: command, idempotency record and outbox row in one commit.
+/// Accepts what is new of `batch`: command, idempotency record and outbox row in one commit, and
+/// the answer to those who want it by message.
 /// Returns the ids of the accepted; the others carry an idempotency key that was used before,
 /// perhaps earlier in the same batch.
 ///
@@ -30,6 +31,12 @@ pub async fn accept(
     let contents = batch.iter().map(|new| serde_json::to_string(&new.command));
     let contents: Vec<String> =
         contents.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let replies = batch.iter().map(|new| new.command.reply_to.as_ref());
+    let answers = batch.iter().map(|new| {
+        new.command.reply_to.as_ref()?;
+        serde_json::to_string(&CommandRecord::accepted(&new.command)).ok() // plain data: cannot fail
+    });
+    let answers: Vec<Option<String>> = answers.collect();
     sqlx::query_scalar(ACCEPT)
         .bind(column(|new| new.command.command_id))
         .bind(column(|new| new.command.booking_id))
@@ -42,6 +49,9 @@ pub async fn accept(
         .bind(contents)
         .bind(batch.iter().map(|new| new.command.accepted_at).collect::<Vec<_>>())
         .bind(batch.iter().map(|new| new.command.traceparent.as_deref()).collect::<Vec<_>>())
+        .bind(replies.clone().map(|reply| reply.map(|r| r.queue.as_str())).collect::<Vec<_>>())
+        .bind(replies.map(|reply| reply?.correlation_id.as_deref()).collect::<Vec<_>>())
+        .bind(answers)
         .fetch_all(connection)
         .await
 }
@@ -51,10 +61,11 @@ pub async fn accept(
 const ACCEPT: &str = "
 with incoming as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[],
-                       $7::text[], $8::bytea[], $9::text[], $10::timestamptz[], $11::text[])
+                       $7::text[], $8::bytea[], $9::text[], $10::timestamptz[], $11::text[],
+                       $12::text[], $13::text[], $14::text[])
     with ordinality
     as t(id, booking_id, calendar_id, partition, kind, caller, idempotency_key, fingerprint,
-         content, accepted_at, traceparent, place)
+         content, accepted_at, traceparent, reply_queue, reply_correlation, reply, place)
 ), accepted as (
   insert into commands (id, booking_id, calendar_id, partition, kind, caller, idempotency_key,
                         fingerprint, content, accepted_at)
@@ -67,6 +78,14 @@ with incoming as (
   insert into outbox (stream, message_id, subject, partition, traceparent, appended_at)
   select 1, i.id, i.calendar_id, i.partition, i.traceparent, i.accepted_at
   from incoming i join accepted a on a.id = i.id
+  order by i.place
+), replied as (
+  insert into outbox (stream, message_id, subject, routing_key, kind, body, correlation_id,
+                      traceparent, appended_at)
+  select 3, gen_random_uuid(), i.id, i.reply_queue, 'command.accepted', i.reply,
+         i.reply_correlation, i.traceparent, i.accepted_at
+  from incoming i join accepted a on a.id = i.id
+  where i.reply_queue is not null
   order by i.place
 )
 select id from accepted";

@@ -23,6 +23,7 @@ impl Work {
             Self::Relay(Stream::Commands) => 1,
             Self::Relay(Stream::Events) => 2,
             Self::Sweep => 3,
+            Self::Relay(Stream::Replies) => 4,
         }
     }
 }

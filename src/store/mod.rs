@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod partitions;
 pub mod reads;
 pub mod verify;
+pub mod webhooks;
 
 use std::str::FromStr;
 use std::time::Duration;

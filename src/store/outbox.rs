@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use crate::booking::Stream;
 
-fn number(stream: Stream) -> i16 {
+/// How the table names a stream.
+pub(super) fn number(stream: Stream) -> i16 {
     match stream {
         Stream::Commands => 1,
         Stream::Events => 2,
+        Stream::Replies => 3,
     }
 }
 
@@ -44,29 +46,33 @@ pub async fn waiting_commands(
     .await
 }
 
-/// An event that waits to be relayed.
+/// An event or a reply that waits to be relayed.
 #[derive(Debug, sqlx::FromRow)]
-pub struct WaitingEvent {
+pub struct WaitingMessage {
     pub id: i64,
     pub message_id: Uuid,
     pub subject: Uuid,
     pub routing_key: String,
+    pub kind: Option<String>,
     pub body: String,
+    pub correlation_id: Option<String>,
     pub traceparent: Option<String>,
 }
 
-/// The oldest waiting events, in the order they were appended.
+/// The oldest waiting events or replies, in the order they were appended.
 ///
 /// # Errors
 /// When the server is away.
-pub async fn waiting_events(
+pub async fn waiting_messages(
     connection: &mut PgConnection,
+    stream: Stream,
     limit: i64,
-) -> Result<Vec<WaitingEvent>, sqlx::Error> {
+) -> Result<Vec<WaitingMessage>, sqlx::Error> {
     sqlx::query_as(
-        "select id, message_id, subject, routing_key, body, traceparent from outbox
-         where stream = 2 order by id limit $1",
+        "select id, message_id, subject, routing_key, kind, body, correlation_id, traceparent
+         from outbox where stream = $1 order by id limit $2",
     )
+    .bind(number(stream))
     .bind(limit)
     .fetch_all(connection)
     .await

@@ -306,6 +306,9 @@ impl Worker {
             self.metrics.decision_seconds.observe(waited.as_secs_f64());
         }
         self.wake.outbox_appended(Stream::Events);
+        if decided.iter().any(|d| d.command.reply_to.is_some()) {
+            self.wake.outbox_appended(Stream::Replies);
+        }
         self.wake.decided(decided.iter().map(|d| d.command.command_id).collect());
     }
 

@@ -19,7 +19,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{Item, Worker};
-use crate::booking::command::{Change, Command};
+use crate::booking::callback::CallbackUrl;
+use crate::booking::command::{Change, Command, ReplyAddress};
 use crate::booking::problem::{Code, Problem};
 use crate::metrics::Reason;
 use crate::ownership::Tenure;
@@ -73,6 +74,10 @@ fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
         caller: String,
         correlation_id: String,
         accepted_at: DateTime<Utc>,
+        #[serde(default)]
+        callback: Option<CallbackUrl>,
+        #[serde(default)]
+        reply_to: Option<ReplyAddress>,
     }
     let envelope: Envelope = serde_json::from_str(part.get())?;
     Ok(Command {
@@ -84,6 +89,8 @@ fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
         traceparent: None,
         accepted_at: envelope.accepted_at,
         expected_version: None,
+        callback: envelope.callback,
+        reply_to: envelope.reply_to,
         change: Change::Cancel { reason: None },
     })
 }

@@ -45,8 +45,8 @@ async fn a_slot_is_given_once_however_late_it_is_decided() {
 
 /// Accepts a booking as a gateway did at that time; the path of its command.
 async fn accepted_at(stage: &Stage, time: DateTime<Utc>, body: &Value) -> String {
-    let (calendar_id, change) = Change::parse_create(body.as_object().unwrap()).unwrap();
-    let fingerprint = change.fingerprint(calendar_id, None, None);
+    let (calendar_id, asked) = Change::parse_create(body.as_object().unwrap()).unwrap();
+    let fingerprint = asked.fingerprint(calendar_id, None, None);
     let command = Command {
         command_id: Uuid::now_v7(),
         booking_id: Uuid::now_v7(),
@@ -56,7 +56,9 @@ async fn accepted_at(stage: &Stage, time: DateTime<Utc>, body: &Value) -> String
         traceparent: None,
         accepted_at: time,
         expected_version: None,
-        change,
+        callback: None,
+        reply_to: None,
+        change: asked.change,
     };
     let path = format!("/api/commands/{}", command.command_id);
     let partition = partition_of(calendar_id, stage.partitions);

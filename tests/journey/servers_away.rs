@@ -125,6 +125,7 @@ async fn a_poisoned_message_ends_in_the_dead_queue_and_stops_nothing_else() {
         message_id: format!("garbage-{partition}"),
         kind: String::new(),
         content_type: "application/json",
+        correlation_id: None,
         headers: Vec::new(),
         body: b"\xffnot commands".to_vec(),
         mandatory: true,

@@ -64,7 +64,7 @@ async fn a_booking_of_a_newer_release_does_not_keep_the_sweep_from_the_others() 
 /// A booking as acceptance would write it: its id and its content.
 fn planted(user: &User, start: i64) -> (Uuid, Value) {
     let body = json!({ "userId": user.id, "startTime": at(start), "endTime": at(start + 30) });
-    let (calendar_id, change) = Change::parse_create(body.as_object().unwrap()).unwrap();
+    let (calendar_id, asked) = Change::parse_create(body.as_object().unwrap()).unwrap();
     let command = Command {
         command_id: Uuid::now_v7(),
         booking_id: Uuid::now_v7(),
@@ -74,7 +74,9 @@ fn planted(user: &User, start: i64) -> (Uuid, Value) {
         traceparent: None,
         accepted_at: Utc::now(),
         expected_version: None,
-        change,
+        callback: None,
+        reply_to: None,
+        change: asked.change,
     };
     (command.command_id, serde_json::to_value(&command).unwrap())
 }

@@ -42,14 +42,14 @@ proptest! {
             "endTime": shown(interval.end, end_offset),
             "metadata": metadata,
         }));
-        let (calendar, change) = Change::parse_create(&body(offsets[0], offsets[1])).unwrap();
+        let (calendar, asked) = Change::parse_create(&body(offsets[0], offsets[1])).unwrap();
         prop_assert_eq!(calendar, user);
-        prop_assert_eq!(change.claims(), Some(interval));
-        let Change::Create { metadata: kept, .. } = &change else { panic!("{change:?}") };
+        prop_assert_eq!(asked.change.claims(), Some(interval));
+        let Change::Create { metadata: kept, .. } = &asked.change else { panic!("{asked:?}") };
         let kept: Value = serde_json::from_str(kept.as_json()).unwrap();
         prop_assert_eq!(kept, json!(metadata));
         let again = Change::parse_create(&body(offsets[2], offsets[3])).unwrap().1;
-        prop_assert_eq!(again.fingerprint(user, None, None), change.fingerprint(user, None, None));
+        prop_assert_eq!(again.fingerprint(user, None, None), asked.fingerprint(user, None, None));
     }
 
     /// The space is so small that about every eighth pair is the same content.

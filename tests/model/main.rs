@@ -224,6 +224,8 @@ fn command(step: &Step, booking_id: Uuid, change: Change) -> Command {
         traceparent: None,
         accepted_at: at(0),
         expected_version,
+        callback: None,
+        reply_to: None,
         change,
     }
 }

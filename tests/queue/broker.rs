@@ -79,6 +79,7 @@ pub fn message(partition: u16, number: usize) -> Message {
         message_id: format!("m-{partition}-{number}"),
         kind: "test".into(),
         content_type: "application/json",
+        correlation_id: None,
         headers: vec![("traceparent".into(), format!("trace-{number}"))],
         body: format!("{number}").into_bytes(),
         mandatory: true,

@@ -7,6 +7,7 @@
 //! told is still so. Whoever of them disagrees ends the statement ([`super::Failure::of`]).
 
 mod rows;
+mod told;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -30,7 +31,8 @@ pub enum Verdict {
     Failed(Problem),
 }
 
-/// Commits everything that follows from a batch: outcomes, bookings, allocations, audit, events.
+/// Commits everything that follows from a batch: outcomes, bookings, allocations, audit, events,
+/// replies, and the deliveries to those who listen.
 ///
 /// # Errors
 /// Any; [`super::Failure::of`] says which judge objected. Nothing was written then, unless the
@@ -66,7 +68,7 @@ async fn write(
 ) -> Result<(), sqlx::Error> {
     let rows = rows.map_err(|error| sqlx::Error::Encode(error.into()))?;
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    sqlx::query(COMMIT)
+    let statement = sqlx::query(COMMIT)
         .bind(now)
         .bind(fences.iter().map(|f| i32::from(f.partition())).collect::<Vec<_>>())
         .bind(fences.iter().map(|f| f.number()).collect::<Vec<_>>())
@@ -109,12 +111,9 @@ async fn write(
         .bind(&rows.audit.actors)
         .bind(&rows.audit.correlation_ids)
         .bind(&rows.audit.befores)
-        .bind(&rows.audit.afters)
-        .bind(&rows.events.ids)
-        .bind(&rows.events.subjects)
-        .bind(&rows.events.types)
-        .bind(&rows.events.bodies)
-        .bind(&rows.events.traceparents)
+        .bind(&rows.audit.afters);
+    rows.told
+        .bind_to(statement)
         .bind(count(fences.len()))
         .bind(count(rows.command_ids.len()))
         .bind(count(rows.changed.ids.len()))
@@ -181,13 +180,41 @@ with held as (
               $41::text[], $42::text[], $43::text[])
     as a(booking_id, version, calendar_id, command_id, action, actor, correlation_id, before,
          after)
+), told as (
+  select * from unnest($44::uuid[], $45::smallint[], $46::uuid[], $47::uuid[], $48::text[],
+                       $49::text[], $50::text[], $51::text[], $52::text[], $53::text[],
+                       $54::text[], $55::text[])
+    as t(id, stream, subject, calendar_id, routing_key, kind, body, traceparent, correlation_id,
+         caller, callback_origin, callback_url)
 ), appended as (
-  insert into outbox (stream, message_id, subject, routing_key, body, traceparent, appended_at)
-  select 2, id, subject, routing_key, body, traceparent, $1
-  from unnest($44::uuid[], $45::uuid[], $46::text[], $47::text[], $48::text[])
-    as e(id, subject, routing_key, body, traceparent)
+  insert into outbox (stream, message_id, subject, routing_key, kind, body, correlation_id,
+                      traceparent, appended_at)
+  select stream, id, subject, routing_key, kind, body, correlation_id, traceparent, $1
+  from told where stream > 0
+), wanted as (
+  select w.shard, w.id as target_id, t.id, t.routing_key, t.subject, t.body, null as url,
+         t.traceparent
+  from told t
+  join webhook_endpoints w
+    on w.calendar_id = any(array[t.calendar_id, '00000000-0000-0000-0000-000000000000'])
+    and w.enabled and w.kind = 'endpoint'
+    and w.event_types && array[t.routing_key, split_part(t.routing_key, '.', 1) || '.*', '*']
+  where t.stream = 2
+  union all
+  select w.shard, w.id, t.id, t.routing_key, t.subject, t.body, t.callback_url, t.traceparent
+  from told t
+  join webhook_endpoints w
+    on w.owner = t.caller and w.url = t.callback_origin and w.kind = 'callback' and w.enabled
+  where t.callback_url is not null
+), delivering as (
+  insert into webhook_deliveries (target_id, event_id, event_type, subject, body, url,
+                                  traceparent, created_at)
+  select target_id, id, routing_key, subject, body, url, traceparent, $1 from wanted
+), queued as (
+  insert into webhook_queue (shard, target_id, due_at, event_id)
+  select shard, target_id, $1, id from wanted
 )
-select expect_rows('fence', (select count(*) from held), $49),
-       expect_rows('undecided', (select count(*) from settled), $50),
-       expect_rows('changed', (select count(*) from changed), $51),
-       expect_rows('freed', (select count(*) from freed), $52)";
+select expect_rows('fence', (select count(*) from held), $56),
+       expect_rows('undecided', (select count(*) from settled), $57),
+       expect_rows('changed', (select count(*) from changed), $58),
+       expect_rows('freed', (select count(*) from freed), $59)";

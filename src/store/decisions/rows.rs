@@ -6,11 +6,13 @@ use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+use super::told::{Told, ToldColumns};
 use super::{Decided, Verdict};
+use crate::booking::callback::CallbackUrl;
 use crate::booking::command::{Command, CommandRecord, CommandStatus};
 use crate::booking::decide::{Decision, Effect};
 use crate::booking::problem::Problem;
-use crate::booking::{Booking, event};
+use crate::booking::{Booking, Stream, event};
 
 /// The audit's actor of what no one asked for.
 const TIME: &str = "time";
@@ -28,7 +30,7 @@ pub struct Rows {
     pub freed: Vec<Uuid>,
     pub taken: AllocationColumns,
     pub audit: AuditColumns,
-    pub events: EventColumns,
+    pub told: ToldColumns,
 }
 
 #[derive(Default)]
@@ -68,23 +70,15 @@ pub struct AuditColumns {
     pub afters: Vec<String>,
 }
 
-#[derive(Default)]
-pub struct EventColumns {
-    pub ids: Vec<Uuid>,
-    pub subjects: Vec<Uuid>,
-    pub types: Vec<&'static str>,
-    pub bodies: Vec<String>,
-    pub traceparents: Vec<Option<String>>,
-}
-
 /// Why a booking changed.
 #[derive(Clone, Copy)]
-struct Cause<'a> {
+pub(super) struct Cause<'a> {
     /// None where time did it.
-    command_id: Option<Uuid>,
-    actor: &'a str,
-    correlation_id: &'a str,
-    traceparent: Option<&'a str>,
+    pub command_id: Option<Uuid>,
+    pub actor: &'a str,
+    pub correlation_id: &'a str,
+    pub traceparent: Option<&'a str>,
+    pub callback: Option<&'a CallbackUrl>,
 }
 
 impl<'a> Cause<'a> {
@@ -94,12 +88,13 @@ impl<'a> Cause<'a> {
             actor: &command.caller,
             correlation_id: &command.correlation_id,
             traceparent: command.traceparent.as_deref(),
+            callback: command.callback.as_ref(),
         }
     }
 
     /// Time, noticed by a command or the sweep.
     fn time(self) -> Self {
-        Self { command_id: None, actor: TIME, ..self }
+        Self { command_id: None, actor: TIME, callback: None, ..self }
     }
 }
 
@@ -123,12 +118,12 @@ impl Rows {
                     for over in &changed.lapsed {
                         rows.change(cause.time(), over, &mut net)?;
                     }
-                    let version = changed.effect.after.version;
-                    rows.settle(command, CommandStatus::Succeeded, Some(version), None);
+                    rows.succeed(command, &changed.effect.after, now)?;
                     rows.change(cause, &changed.effect, &mut net)?;
                 }
                 Verdict::Decided(Decision::Unchanged(booking)) => {
-                    rows.settle(command, CommandStatus::Succeeded, Some(booking.version), None);
+                    rows.succeed(command, booking, now)?;
+                    rows.tell_callback(command, booking, now)?;
                 }
                 Verdict::Decided(Decision::Rejected(problem)) => {
                     rows.refuse(command, CommandStatus::Rejected, problem, now)?;
@@ -149,7 +144,8 @@ impl Rows {
     pub fn of_time(effects: &[Effect], correlation_id: &str) -> Result<Self, serde_json::Error> {
         let mut rows = Self::default();
         let mut net = Net::new();
-        let cause = Cause { command_id: None, actor: TIME, correlation_id, traceparent: None };
+        let (command_id, traceparent, callback) = (None, None, None);
+        let cause = Cause { command_id, actor: TIME, correlation_id, traceparent, callback };
         for effect in effects {
             rows.change(cause, effect, &mut net)?;
         }
@@ -180,8 +176,17 @@ impl Rows {
         let booking = &effect.after;
         let after = to_raw_value(booking)?;
         let id = Uuid::now_v7();
-        let body = event::of_change(id, cause.command_id, effect, &after);
-        self.tell(cause, id, booking.id, event::type_of(effect.action), body);
+        self.told.tell(
+            cause,
+            Some(Stream::Events),
+            Told {
+                id,
+                subject: booking.id,
+                calendar_id: booking.calendar_id,
+                event_type: event::type_of(effect.action),
+                body: event::of_change(id, cause.command_id, effect, &after),
+            },
+        );
         self.audit.booking_ids.push(booking.id);
         self.audit.versions.push(booking.version);
         self.audit.calendar_ids.push(booking.calendar_id);
@@ -198,6 +203,33 @@ impl Rows {
         Ok(())
     }
 
+    fn succeed(
+        &mut self,
+        command: &Command,
+        booking: &Booking,
+        now: DateTime<Utc>,
+    ) -> Result<(), serde_json::Error> {
+        self.settle(command, CommandStatus::Succeeded, Some(booking.version), None);
+        if command.reply_to.is_some() {
+            self.told.reply(command, &succeeded(command, booking, now)?)?;
+        }
+        Ok(())
+    }
+
+    /// No event tells of a success without a change; who asked to be called back is told.
+    fn tell_callback(
+        &mut self,
+        command: &Command,
+        booking: &Booking,
+        now: DateTime<Utc>,
+    ) -> Result<(), serde_json::Error> {
+        if command.callback.is_some() {
+            let record = succeeded(command, booking, now)?;
+            self.tell_of(command, event::COMMAND_SUCCEEDED, None, &record, now);
+        }
+        Ok(())
+    }
+
     fn refuse(
         &mut self,
         command: &Command,
@@ -211,35 +243,33 @@ impl Rows {
             _ => event::COMMAND_REJECTED,
         };
         let record = CommandRecord {
-            command_id: command.command_id,
-            booking_id: command.booking_id,
-            kind: command.change.kind().as_str().to_owned(),
             status,
-            booking: None,
             error: Some(error.clone()),
-            accepted_at: command.accepted_at,
             decided_at: Some(now),
+            ..CommandRecord::accepted(command)
         };
         self.settle(command, status, None, Some(error.get().to_owned()));
-        let id = Uuid::now_v7();
-        let body = event::of_command(id, event_type, command.booking_id, now, &record);
-        self.tell(Cause::command(command), id, command.booking_id, event_type, body);
-        Ok(())
+        self.tell_of(command, event_type, Some(Stream::Events), &record, now);
+        self.told.reply(command, &record)
     }
 
-    fn tell(
+    fn tell_of(
         &mut self,
-        cause: Cause<'_>,
-        id: Uuid,
-        subject: Uuid,
+        command: &Command,
         event_type: &'static str,
-        body: String,
+        stream: Option<Stream>,
+        record: &CommandRecord,
+        now: DateTime<Utc>,
     ) {
-        self.events.ids.push(id);
-        self.events.subjects.push(subject);
-        self.events.types.push(event_type);
-        self.events.bodies.push(body);
-        self.events.traceparents.push(cause.traceparent.map(str::to_owned));
+        let id = Uuid::now_v7();
+        let told = Told {
+            id,
+            subject: command.booking_id,
+            calendar_id: command.calendar_id,
+            event_type,
+            body: event::of_command(id, event_type, command.booking_id, now, record),
+        };
+        self.told.tell(Cause::command(command), stream, told);
     }
 
     fn write_bookings(&mut self, net: Net<'_>) {
@@ -265,6 +295,19 @@ impl Rows {
             }
         }
     }
+}
+
+fn succeeded(
+    command: &Command,
+    booking: &Booking,
+    now: DateTime<Utc>,
+) -> Result<CommandRecord, serde_json::Error> {
+    Ok(CommandRecord {
+        status: CommandStatus::Succeeded,
+        booking: Some(to_raw_value(booking)?),
+        decided_at: Some(now),
+        ..CommandRecord::accepted(command)
+    })
 }
 
 impl BookingColumns {
