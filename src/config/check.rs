@@ -57,3 +57,8 @@ pub(super) fn seconds(
 ) -> Duration {
     Duration::from_secs(number(name, given, least, most, errors))
 }
+
+/// The entries of a list with commas between.
+pub(super) fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}

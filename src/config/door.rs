@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::check::number;
+use super::check::{listed, number};
 use super::network::Network;
 
 /// The settings as given. The comments are the `--help` text.
@@ -134,10 +134,6 @@ impl DoorSettings {
         }
         Origins::Listed(origins)
     }
-}
-
-fn listed(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// Scheme, host and port as browsers send them, and nothing after them.

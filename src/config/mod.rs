@@ -7,6 +7,7 @@ mod check;
 mod door;
 pub mod identity;
 mod network;
+mod webhooks;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,6 +19,7 @@ use check::{number, prefix, seconds, url};
 pub use door::{Door, DoorSettings, Origins};
 use identity::{Identity, IdentitySettings};
 pub use network::Network;
+pub use webhooks::{WebhookSettings, Webhooks};
 
 /// The seed's port.
 pub const DEFAULT_PORT: &str = "3000";
@@ -112,6 +114,9 @@ pub struct Settings {
 
     #[command(flatten)]
     pub door: DoorSettings,
+
+    #[command(flatten)]
+    pub webhooks: WebhookSettings,
 }
 
 /// How log lines look.
@@ -136,6 +141,7 @@ pub struct Config {
     pub shutdown: Duration,
     pub identity: Identity,
     pub door: Door,
+    pub webhooks: Webhooks,
 }
 
 /// What telemetry needs; checked apart, because it is set up before anything can be logged.
@@ -175,6 +181,7 @@ impl Settings {
             shutdown: seconds("SHUTDOWN_SECONDS", &self.shutdown_seconds, 1, 600, &mut errors),
             identity: self.identity.check(&mut errors),
             door: self.door.check(&mut errors),
+            webhooks: self.webhooks.check(&mut errors),
         };
         number::<u16>("OPS_PORT", &self.ops_port, 0, u16::MAX, &mut errors);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
