@@ -10,6 +10,7 @@ pub mod identity;
 pub mod ownership;
 pub mod relay;
 pub mod sweep;
+pub mod webhooks;
 pub mod worker;
 
 pub mod lease;

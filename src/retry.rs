@@ -56,6 +56,19 @@ impl Backoff {
     }
 }
 
+/// A wait that a schedule gives, spread by a fifth to either side.
+pub fn spread(wait: Duration) -> Duration {
+    let mut waits = ExponentialBackoff {
+        current_interval: wait,
+        initial_interval: wait,
+        max_interval: wait,
+        randomization_factor: 0.2,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    waits.next_backoff().unwrap_or(wait)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

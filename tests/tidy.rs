@@ -51,6 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
     ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
+    ("webhooks", &["retry"]),
     ("http", HTTP),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
@@ -124,11 +125,12 @@ const CLIENTS: &[(&str, &[&str])] = &[
     // `dev/` has a module of that name, which starts the server.
     ("redis", &["src/lease.rs", "src/limits/", "src/wake.rs", "src/dev/"]),
     ("axum", &["src/http/"]),
-    ("hyper", &["src/http/"]),
+    // An exchange that failed says why in hyper's words.
+    ("hyper", &["src/http/", "src/webhooks/sender.rs"]),
     ("hyper_util", &["src/http/"]),
     ("backoff", &["src/retry.rs"]),
     ("jsonwebtoken", &["src/identity/"]),
-    ("reqwest", &["src/identity/"]),
+    ("reqwest", &["src/identity/", "src/webhooks/"]),
     ("sqlx", HOLDS_A_CONNECTION),
 ];
 
