@@ -13,6 +13,9 @@ pub const WORKER_DECIDED: &str = "worker.decided";
 /// Reached: a batch is committed, not acknowledged.
 pub const WORKER_COMMITTED: &str = "worker.committed";
 
+/// Reached: a webhook was answered, nothing of it is recorded.
+pub const WEBHOOK_SENT: &str = "webhook.sent";
+
 #[cfg(not(feature = "failpoints"))]
 pub fn reach(_point: &str) {}
 

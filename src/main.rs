@@ -27,8 +27,8 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 A first try needs no settings: `booking dev` starts servers of its own and prints what to do.
-In production run `booking migrate` once a release, then any number of `booking gateway` and
-`booking worker`, each with DATABASE_URL, AMQP_URL and REDIS_URL.";
+In production run `booking migrate` once a release, then any number of `booking gateway`,
+`booking worker` and `booking webhooks`, each with DATABASE_URL, AMQP_URL and REDIS_URL.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -36,7 +36,9 @@ enum Command {
     Gateway(Settings),
     /// Decide commands: own partitions, write bookings, publish results
     Worker(Settings),
-    /// Gateway and worker in one process
+    /// Deliver events to webhook endpoints: signed POSTs, retried until they arrive
+    Webhooks(Settings),
+    /// Gateway, worker and webhooks in one process
     Serve(Settings),
     /// Serve with private PostgreSQL, RabbitMQ and Redis, started here and stopped with it
     Dev(DevArgs),
@@ -108,6 +110,7 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Gateway(settings) => run_role(Role::Gateway, &settings).await,
         Command::Worker(settings) => run_role(Role::Worker, &settings).await,
+        Command::Webhooks(settings) => run_role(Role::Webhooks, &settings).await,
         Command::Serve(settings) => run_role(Role::Serve, &settings).await,
         Command::Dev(args) => run_dev(args).await,
         Command::Migrate(settings) => operate(migrate(&settings).await),
@@ -129,6 +132,12 @@ async fn run_role(role: Role, settings: &Settings) -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(cause) => return operate(Err(cause)),
     };
+    if config.webhooks.allow_insecure {
+        tracing::warn!(
+            "WEBHOOK_ALLOW_INSECURE IS ON: webhooks go to plain http and to private addresses, so \
+             whoever registers an endpoint reaches into this network"
+        );
+    }
     let stop = CancellationToken::new();
     let result = async {
         stop_on_signals(&stop, config.shutdown).context("listening to signals")?;

@@ -57,6 +57,11 @@ pub struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Server {
     pub server: &'static str,
 }
@@ -120,6 +125,15 @@ metrics! {
     partitions_owned: Gauge = Gauge::default(), "partitions_owned", "Partitions that this worker owns";
     lease_events: Family<Reason, Counter> = Family::default(), "lease_events", "Partitions taken, released, lost, kept without Redis";
     fence_refusals: Counter = Counter::default(), "fence_refusals", "Commits refused because a partition had a new owner";
+    webhook_attempts: Family<Outcome, Counter> = Family::default(), "webhook_attempts", "Attempts to deliver a webhook, by outcome";
+    webhook_seconds: Histogram = seconds(), "webhook_attempt_seconds", "Time from the start of an attempt to the receiver's answer, or to its failure";
+    webhook_lag: Histogram = seconds(), "webhook_lag_seconds", "Time from a decision to the attempt that delivered it";
+    webhook_waiting: Gauge = Gauge::default(), "webhook_waiting", "Deliveries that wait for an attempt, counted up to 100,000";
+    webhook_overdue: FloatGauge = FloatGauge::default(), "webhook_overdue_seconds", "How late the latest of them is";
+    webhook_held: Gauge = Gauge::default(), "webhook_held", "Deliveries that this process holds";
+    webhook_shards: Gauge = Gauge::default(), "webhook_shards_owned", "Shards of webhook targets that this process owns";
+    webhook_circuits: Gauge = Gauge::default(), "webhook_circuits_open", "Targets of this process that are left alone because they fail";
+    webhook_disabled: Counter = Counter::default(), "webhook_endpoints_disabled", "Endpoints disabled because they failed too long or answered 410";
     server_up: Family<Server, Gauge> = Family::default(), "server_up", "1 while the server answers this process";
     hints_dropped: Counter = Counter::default(), "hints_dropped", "Wake-up hints not sent because Redis is slow or away";
 }

@@ -2,7 +2,7 @@
 //!
 //! The front door closes first, so that nothing new comes in; then acceptance ends, when the
 //! last request is answered; ownership gives the partitions back and the worker ends with it, as
-//! does the sweep;
+//! do the sweep and, when what is under way has been answered, the webhooks;
 //! the relays end last, because they carry what the others have just committed.
 
 use std::net::SocketAddr;
@@ -36,6 +36,7 @@ use crate::store::reads::ClientReads;
 use crate::sweep::Sweep;
 use crate::vitals::{self, Vitals};
 use crate::wake::{self, Wake};
+use crate::webhooks::Webhooks;
 use crate::worker::Worker;
 use crate::{accept, lease, store};
 
@@ -49,7 +50,9 @@ pub enum Role {
     Gateway,
     /// Decisions.
     Worker,
-    /// Both.
+    /// Deliveries to webhook endpoints.
+    Webhooks,
+    /// All of them.
     Serve,
 }
 
@@ -58,8 +61,14 @@ impl Role {
         match self {
             Self::Gateway => "gateway",
             Self::Worker => "worker",
+            Self::Webhooks => "webhooks",
             Self::Serve => "serve",
         }
+    }
+
+    /// Whether it serves the API; the others serve health and metrics only.
+    fn has_api(self) -> bool {
+        matches!(self, Self::Gateway | Self::Serve)
     }
 }
 
@@ -96,9 +105,9 @@ impl Running {
 /// When the port is taken, or the database is away or does not fit this binary.
 pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
     await_database(&config, &stop).await.context("checking the database")?;
-    let address = if role == Role::Worker { config.ops } else { config.http };
+    let address = if role.has_api() { config.http } else { config.ops };
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("listening on {address}; set another PORT (OPS_PORT for a worker)")
+        format!("listening on {address}; set another PORT (OPS_PORT for a worker or webhooks)")
     })?;
     let address = listener.local_addr()?;
     let mut running = Running {
@@ -108,21 +117,23 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
         background: JoinSet::new(),
     };
     let shared = Shared::start(&config, &mut running)?;
-    if role != Role::Gateway {
+    if matches!(role, Role::Worker | Role::Serve) {
         start_worker(&shared, &config, &mut running, &stop)?;
         start_sweep(&shared, &config, &mut running, &stop);
     }
-    let routes = match role {
-        Role::Worker => ops::routes(ops::Ops {
+    if matches!(role, Role::Webhooks | Role::Serve) {
+        start_webhooks(&shared, &config, &mut running, &stop)?;
+    }
+    let routes = if role.has_api() {
+        warn_of_open_door(&config, address);
+        let identities = start_identities(&shared, &config, &mut running).await?;
+        http::routes(start_gateway(&shared, &config, identities, &mut running, &stop)?)
+    } else {
+        ops::routes(ops::Ops {
             vitals: shared.vitals.clone(),
             metrics: shared.metrics.clone(),
-            needs_broker: true,
-        }),
-        _ => {
-            warn_of_open_door(&config, address);
-            let identities = start_identities(&shared, &config, &mut running).await?;
-            http::routes(start_gateway(&shared, &config, identities, &mut running, &stop)?)
-        }
+            needs_broker: role == Role::Worker,
+        })
     };
     let room = Room::new(most_open_files(), &config.door);
     running.stages.spawn(serve::serve(listener, routes, room, shared.vitals, stop));
@@ -312,4 +323,20 @@ fn start_sweep(shared: &Shared, config: &Config, running: &mut Running, stop: &C
     running.stages.spawn(supervise("sweep", stop.clone(), move || {
         Sweep::new(&url, wake.clone(), metrics.clone()).run(ends.clone())
     }));
+}
+
+fn start_webhooks(
+    shared: &Shared,
+    config: &Config,
+    running: &mut Running,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let webhooks = Webhooks::new(
+        &config.database_url,
+        &config.webhooks,
+        shared.wake.clone(),
+        shared.metrics.clone(),
+    )?;
+    running.stages.spawn(webhooks.run(stop.clone()));
+    Ok(())
 }

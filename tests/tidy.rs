@@ -51,7 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
     ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
-    ("webhooks", &["retry"]),
+    ("webhooks", WEBHOOKS),
     ("http", HTTP),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
@@ -61,6 +61,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("dev", &["config", "roles", "store"]),
     ("main", MAIN),
     ("lib", &[]),
+];
+const WEBHOOKS: &[&str] = &[
+    "booking",
+    "config",
+    "failpoint",
+    "metrics",
+    "process",
+    "retry",
+    "store",
+    "telemetry",
+    "wake",
 ];
 const MAIN: &[&str] = &[
     "api_keys",
@@ -116,6 +127,7 @@ const ROLES: &[&str] = &[
     "sweep",
     "vitals",
     "wake",
+    "webhooks",
     "worker",
 ];
 
@@ -146,6 +158,7 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/relay.rs",        // the connection that leads and deletes
     "src/roles.rs",        // makes the pool
     "src/sweep.rs",        // the connection that leads and commits
+    "src/webhooks/",       // the connection that owns the shards
     "src/vitals.rs",       // the pool that looks whether Postgres answers
     "src/worker/",         // the connection that decides
 ];

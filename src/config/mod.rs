@@ -75,7 +75,7 @@ pub struct Settings {
     #[arg(long, env = "PORT", default_value = "", hide_default_value = true)]
     pub port: String,
 
-    /// Port for health and metrics of a worker. 0 takes a free one and logs it
+    /// Port for health and metrics of a worker or webhooks. 0 takes a free one and logs it
     #[arg(long, env = "OPS_PORT", default_value = "0")]
     pub ops_port: String,
 

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use crate::booking::Stream;
 
 /// Advisory locks live in one space a database; this is ours: "book" in ASCII.
-const LOCK_SPACE: i32 = 0x626f_6f6b;
+pub(super) const LOCK_SPACE: i32 = 0x626f_6f6b;
 
 /// What is led. The numbers are the locks', the same in all versions that run side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,6 +58,8 @@ pub enum Purpose {
     Sweep,
     /// Relaying: its session lock must fall when the owner is frozen.
     Relay,
+    /// Delivering webhooks: its session locks must fall when the owner is frozen.
+    Webhooks,
     /// Migrating and verifying: long statements.
     Operate,
 }
@@ -70,6 +72,7 @@ impl Purpose {
             Self::Decide => "booking worker",
             Self::Sweep => "booking sweep",
             Self::Relay => "booking relay",
+            Self::Webhooks => "booking webhooks",
             Self::Operate => "booking operator",
         }
     }
@@ -95,8 +98,9 @@ impl Purpose {
                 ("enable_seqscan", "off"),
             ]),
             Self::Accept => settings.push(("plan_cache_mode", "force_generic_plan")),
-            // A lost delete only means that a message is published again, which changes nothing.
-            Self::Relay => settings.extend([
+            // A lost delete only means that a message is published, or an attempt made, again, which
+            // changes nothing.
+            Self::Relay | Self::Webhooks => settings.extend([
                 ("idle_session_timeout", RELAY_IDLE_LIMIT),
                 ("synchronous_commit", "off"),
                 ("enable_hashjoin", "off"),
@@ -111,7 +115,7 @@ impl Purpose {
 
 /// A sweep that has been silent for so long loses its connection, and with it the lock.
 const SWEEP_IDLE_LIMIT: &str = "10s";
-/// A relay that has been silent for so long loses its connection, and with it the lock.
+/// A relay, or a sender of webhooks, that has been silent for so long loses its connection, and with it the lock.
 const RELAY_IDLE_LIMIT: &str = "5s";
 
 fn options(url: &str, purpose: Purpose) -> Result<PgConnectOptions, sqlx::Error> {

@@ -5,3 +5,6 @@
 //! attempts says so, and is exhausted otherwise.
 
 pub mod callbacks;
+pub mod queue;
+pub mod retention;
+pub mod shards;

@@ -1,0 +1,383 @@
+//! A lane for each target: what is held for it, and how much it may be given.
+//!
+//! Receivers are strangers, and one of them must not delay another. So each has a lane of its own
+//! with a bound on what is under way, which grows while it answers and shrinks while it does not;
+//! and all lanes that are slow, or not known yet, together get at most half of what this process
+//! can hold. What a lane holds is in the queue until its result is recorded, so a lane can be
+//! dropped at any moment.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::health::{Breaker, Circuit};
+use crate::store::webhooks::queue::Due;
+
+/// Deliveries that this process holds, with their bodies; more wait in the queue.
+pub const MAX_HELD: usize = 1024;
+/// Of them, deliveries to receivers that are slow or not known.
+const MAX_HELD_SLOW: usize = MAX_HELD / 2;
+/// Attempts under way to one receiver at first, and at least.
+const FIRST_LIMIT: usize = 4;
+/// Attempts under way to one receiver; more wait.
+const MOST_AT_ONCE: usize = 64;
+/// Deliveries that are held for one receiver, so that the next attempt can follow at once.
+const READ_AHEAD: usize = 192;
+/// What is read for a receiver that is not known yet.
+pub const FIRST_READ: usize = 16;
+/// A receiver that takes longer to answer is slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// A lane that is not full is filled up at least so often, and not for every single gap.
+const REFILL: Duration = Duration::from_millis(250);
+/// A lane that was not used for so long is forgotten, once its circuit may be closed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+/// What a process knows of its targets.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: HashMap<Uuid, Lane>,
+    held: usize,
+    held_slow: usize,
+}
+
+struct Lane {
+    shard: i16,
+    /// What is held, by event.
+    held: HashSet<Uuid>,
+    /// Of it, what no attempt was begun for.
+    ready: VecDeque<Due>,
+    under_way: usize,
+    limit: usize,
+    /// Not known to be fast.
+    slow: bool,
+    /// It is about to be disabled.
+    halted: bool,
+    breaker: Breaker,
+    filled: Instant,
+    used: Instant,
+}
+
+impl Lane {
+    fn new(shard: i16, now: Instant) -> Self {
+        Self {
+            shard,
+            held: HashSet::new(),
+            ready: VecDeque::new(),
+            under_way: 0,
+            limit: FIRST_LIMIT,
+            slow: true,
+            halted: false,
+            breaker: Breaker::default(),
+            filled: now,
+            used: now,
+        }
+    }
+
+    /// How many attempts may be begun now.
+    fn room(&self, now: Instant) -> usize {
+        let most = match self.breaker.circuit(now) {
+            _ if self.halted => 0,
+            Circuit::Closed => self.limit,
+            Circuit::HalfOpen => 1,
+            Circuit::Open => 0,
+        };
+        most.saturating_sub(self.under_way)
+    }
+
+    /// How many rows to ask for; those that are held are among them.
+    fn rows(&self, now: Instant) -> usize {
+        let most = match self.breaker.circuit(now) {
+            _ if self.halted => 0,
+            Circuit::Closed if self.slow => (2 * self.limit).min(READ_AHEAD),
+            Circuit::Closed => READ_AHEAD,
+            Circuit::HalfOpen => 1,
+            Circuit::Open => 0,
+        };
+        let few = self.held.len() <= most / 2;
+        let due = now.duration_since(self.filled) >= REFILL;
+        if self.held.len() < most && (few || due) { most } else { 0 }
+    }
+}
+
+impl Lanes {
+    /// For how many rows each known target asks; a target that is not named is not known.
+    pub fn rows(&self, now: Instant) -> HashMap<Uuid, usize> {
+        let slow_is_full = self.held_slow >= MAX_HELD_SLOW;
+        let rows = |lane: &Lane| if lane.slow && slow_is_full { 0 } else { lane.rows(now) };
+        self.lanes.iter().map(|(target, lane)| (*target, rows(lane))).collect()
+    }
+
+    /// How many more can be held.
+    pub fn free(&self) -> usize {
+        MAX_HELD.saturating_sub(self.held)
+    }
+
+    /// How many are held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many are held in a shard.
+    pub fn held_in(&self, shard: i16) -> usize {
+        self.lanes.values().filter(|lane| lane.shard == shard).map(|lane| lane.held.len()).sum()
+    }
+
+    /// How many circuits are not closed.
+    pub fn circuits_open(&self, now: Instant) -> usize {
+        let open = |lane: &&Lane| lane.breaker.circuit(now) != Circuit::Closed;
+        self.lanes.values().filter(open).count()
+    }
+
+    /// Holds what was read and is not held yet.
+    pub fn hold(&mut self, read: Vec<Due>, now: Instant) {
+        for due in read {
+            let lane = self.lanes.entry(due.target_id).or_insert_with(|| Lane::new(due.shard, now));
+            lane.filled = now;
+            lane.used = now;
+            if (lane.slow && self.held_slow >= MAX_HELD_SLOW) || !lane.held.insert(due.event_id) {
+                continue;
+            }
+            self.held += 1;
+            self.held_slow += usize::from(lane.slow);
+            lane.ready.push_back(due);
+        }
+    }
+
+    /// Takes out what may be tried now; [`Self::ended`] is to be told of each.
+    pub fn begin(&mut self, now: Instant) -> Vec<Due> {
+        let mut begun = Vec::new();
+        for lane in self.lanes.values_mut() {
+            begun.extend(lane.begin(now));
+        }
+        begun
+    }
+
+    /// What one target may be given now, after one of its attempts has ended.
+    pub fn begin_of(&mut self, target: Uuid, now: Instant) -> Vec<Due> {
+        self.lanes.get_mut(&target).map(|lane| lane.begin(now)).unwrap_or_default()
+    }
+
+    /// An attempt has ended after `took`. What it was for stays held until it is recorded.
+    pub fn ended(&mut self, target: Uuid, arrived: bool, took: Duration, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&target) else { return };
+        lane.under_way = lane.under_way.saturating_sub(1);
+        lane.used = now;
+        if arrived {
+            lane.breaker.succeeded();
+            lane.limit = (lane.limit + 1).min(MOST_AT_ONCE);
+        } else {
+            lane.breaker.failed(now);
+            lane.limit = (lane.limit - 1).max(FIRST_LIMIT);
+        }
+        let slow = took >= SLOW || (lane.slow && !arrived);
+        if slow != lane.slow {
+            lane.slow = slow;
+            let held = lane.held.len();
+            self.held_slow =
+                if slow { self.held_slow + held } else { self.held_slow.saturating_sub(held) };
+        }
+        if lane.breaker.circuit(now) == Circuit::Open {
+            self.give_back(target);
+        }
+    }
+
+    /// Begins nothing more for a target that is about to be disabled.
+    pub fn halt(&mut self, target: Uuid) {
+        if let Some(lane) = self.lanes.get_mut(&target) {
+            lane.halted = true;
+            self.give_back(target);
+        }
+    }
+
+    /// It is disabled: what is read of it from now on was queued after it was enabled again.
+    pub fn go_on(&mut self, target: Uuid) {
+        if let Some(lane) = self.lanes.get_mut(&target) {
+            lane.halted = false;
+        }
+    }
+
+    /// Leaves what was not begun in the queue.
+    fn give_back(&mut self, target: Uuid) {
+        let ready = self.lanes.get_mut(&target).map(|lane| std::mem::take(&mut lane.ready));
+        for due in ready.into_iter().flatten() {
+            self.let_go(due.target_id, due.event_id);
+        }
+    }
+
+    /// No longer holds a delivery: its result is recorded, or it is left to another.
+    pub fn let_go(&mut self, target: Uuid, event: Uuid) {
+        let Some(lane) = self.lanes.get_mut(&target) else { return };
+        if lane.held.remove(&event) {
+            self.held -= 1;
+            self.held_slow -= usize::from(lane.slow);
+        }
+    }
+
+    /// Gives back what no attempt was begun for in shards that are not `kept`, and forgets lanes
+    /// that are not used.
+    pub fn keep(&mut self, kept: impl Fn(i16) -> bool, now: Instant) {
+        let lost = self.lanes.iter().filter(|(_, lane)| !kept(lane.shard));
+        let lost: Vec<Uuid> = lost.map(|(target, _)| *target).collect();
+        lost.into_iter().for_each(|target| self.give_back(target));
+        self.lanes.retain(|_, lane| {
+            let idle = now.duration_since(lane.used) >= FORGOTTEN_AFTER;
+            !lane.held.is_empty()
+                || (kept(lane.shard) && !(idle && lane.breaker.circuit(now) != Circuit::Open))
+        });
+    }
+
+    /// No longer holds anything that was not begun: at the stop.
+    pub fn drop_ready(&mut self, now: Instant) {
+        self.keep(|_| false, now);
+    }
+}
+
+impl Lane {
+    fn begin(&mut self, now: Instant) -> Vec<Due> {
+        let begun: Vec<Due> = (0..self.room(now)).map_while(|_| self.ready.pop_front()).collect();
+        self.under_way += begun.len();
+        begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::health::OPENS_AFTER;
+    use super::*;
+
+    const FAST: Duration = Duration::from_millis(5);
+
+    fn due(target: u128, event: u128) -> Due {
+        let time = chrono::DateTime::UNIX_EPOCH;
+        Due {
+            shard: 0,
+            target_id: Uuid::from_u128(target),
+            due_at: time,
+            event_id: Uuid::from_u128(event),
+            tried: 0,
+            body: String::new(),
+            traceparent: None,
+            created_at: time,
+            url: String::new(),
+            is_callback: false,
+            secret: Vec::new(),
+            previous_secret: None,
+            failing_since: None,
+        }
+    }
+
+    fn many(target: u128, events: std::ops::Range<u128>) -> Vec<Due> {
+        events.map(|event| due(target, event)).collect()
+    }
+
+    /// Ends an attempt and records it.
+    fn end(lanes: &mut Lanes, due: &Due, arrived: bool, took: Duration, now: Instant) {
+        lanes.ended(due.target_id, arrived, took, now);
+        lanes.let_go(due.target_id, due.event_id);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_gets_more_at_once_the_more_it_has_answered() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..100), now);
+        let first = lanes.begin(now);
+        assert_eq!(first.len(), FIRST_LIMIT);
+        assert!(lanes.begin(now).is_empty(), "its lane is full");
+        for due in &first {
+            end(&mut lanes, due, true, FAST, now);
+        }
+        assert_eq!(lanes.begin(now).len(), 2 * FIRST_LIMIT);
+        assert_eq!(lanes.held(), 100 - FIRST_LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_not_held_twice() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..10), now);
+        lanes.hold(many(1, 5..15), now);
+        assert_eq!(lanes.held(), 15);
+        let begun = lanes.begin(now);
+        lanes.hold(many(1, 0..15), now);
+        assert_eq!(lanes.held(), 15, "what is under way is still held: {}", begun.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_receivers_leave_half_to_the_others() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        for target in 0..100 {
+            lanes.hold(many(target, 0..16), now);
+        }
+        assert_eq!(lanes.held(), MAX_HELD_SLOW, "nobody is known yet");
+        assert!(lanes.rows(now).values().all(|rows| *rows == 0));
+        // One of them turns out to be fast: it is asked for, whatever the others hold.
+        let begun = lanes.begin_of(Uuid::from_u128(0), now);
+        for due in &begun {
+            end(&mut lanes, due, true, FAST, now);
+        }
+        let rows = lanes.rows(now + REFILL);
+        assert_eq!(rows[&Uuid::from_u128(0)], READ_AHEAD);
+        lanes.hold(many(0, 100..300), now);
+        assert!(lanes.held() > MAX_HELD_SLOW);
+        // And slow again: its share counts with theirs.
+        lanes.ended(Uuid::from_u128(0), true, SLOW, now);
+        assert_eq!(lanes.rows(now + REFILL)[&Uuid::from_u128(0)], 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_circuit_gives_back_what_it_held_and_is_probed_with_one() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..60), now);
+        let mut failures = 0;
+        while failures < OPENS_AFTER {
+            for due in lanes.begin(now) {
+                end(&mut lanes, &due, false, FAST, now);
+                failures += 1;
+            }
+        }
+        assert_eq!((lanes.held(), lanes.circuits_open(now)), (0, 1));
+        assert_eq!(lanes.rows(now)[&Uuid::from_u128(1)], 0);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(lanes.rows(later)[&Uuid::from_u128(1)], 1);
+        lanes.hold(many(1, 0..5), later);
+        assert_eq!(lanes.begin(later).len(), 1);
+        assert!(lanes.begin(later).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_is_about_to_be_disabled_gets_nothing_more() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..60), now);
+        let begun = lanes.begin(now);
+        lanes.halt(Uuid::from_u128(1));
+        assert_eq!(lanes.held(), begun.len());
+        lanes.hold(many(1, 60..70), now); // read before it was known
+        assert!(lanes.begin(now).is_empty());
+        assert_eq!(lanes.rows(now + REFILL)[&Uuid::from_u128(1)], 0);
+        lanes.go_on(Uuid::from_u128(1));
+        lanes.ended(Uuid::from_u128(1), true, FAST, now);
+        assert!(!lanes.begin(now).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_is_lost_takes_what_was_not_begun() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..10), now);
+        let begun = lanes.begin(now);
+        lanes.keep(|_| false, now);
+        assert_eq!(lanes.held(), begun.len());
+        for due in &begun {
+            end(&mut lanes, due, true, FAST, now);
+        }
+        lanes.keep(|_| false, now);
+        assert!(lanes.rows(now).is_empty(), "forgotten");
+        assert_eq!(lanes.free(), MAX_HELD);
+    }
+}
