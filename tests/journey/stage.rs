@@ -19,7 +19,7 @@ pub use crate::user::{Answer, User};
 /// What a condition may take before the test fails. Generous: the machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Virtual hosts of the shared RabbitMQ; each stage takes one.
-const VHOSTS: u16 = 120;
+const VHOSTS: u16 = 200;
 
 /// The addresses of the servers that all tests of this process share.
 struct Shared {
