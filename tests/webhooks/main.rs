@@ -10,4 +10,5 @@ mod receiver;
 
 mod answers;
 mod guard;
+mod tls;
 mod trouble;

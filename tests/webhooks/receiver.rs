@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// How each request is answered.
 #[derive(Clone)]
@@ -46,6 +47,14 @@ struct Noted {
 
 impl Receiver {
     pub async fn start(answer: Answer) -> Self {
+        Self::listen(answer, None).await
+    }
+
+    pub async fn start_tls(answer: Answer, tls: TlsAcceptor) -> Self {
+        Self::listen(answer, Some(tls)).await
+    }
+
+    async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let noted = Arc::new(Mutex::new(Noted::default()));
@@ -53,7 +62,16 @@ impl Receiver {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 noted.lock().unwrap().connections += 1;
-                tokio::spawn(serve(stream, answer.clone(), noted.clone()));
+                let (answer, noted, tls) = (answer.clone(), noted.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let Some(tls) = tls else {
+                        return serve(stream, answer, noted).await;
+                    };
+                    // It may not trust this receiver, and hang up.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, answer, noted).await;
+                    }
+                });
             }
         });
         receiver
@@ -78,7 +96,11 @@ impl Receiver {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: Answer, noted: Arc<Mutex<Noted>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: Answer,
+    noted: Arc<Mutex<Noted>>,
+) {
     let mut read = Vec::new();
     while let Some((head, body)) = next_request(&mut stream, &mut read).await {
         noted.lock().unwrap().requests.push(Request { head, body });
@@ -101,7 +123,10 @@ async fn serve(mut stream: TcpStream, answer: Answer, noted: Arc<Mutex<Noted>>) 
     }
 }
 
-async fn next_request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<(String, String)> {
+async fn next_request(
+    stream: &mut (impl AsyncRead + Unpin),
+    read: &mut Vec<u8>,
+) -> Option<(String, String)> {
     loop {
         let text = String::from_utf8_lossy(read);
         if let Some((head, rest)) = text.split_once("\r\n\r\n") {
