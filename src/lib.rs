@@ -2,6 +2,7 @@
 
 // In the order a command travels.
 pub mod booking;
+pub mod messages;
 
 pub mod accept;
 pub mod backlog;

@@ -1,7 +1,7 @@
 //! The command line: run a role, or operate.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,7 +9,7 @@ use booking::config::{Config, LogConfig, Settings};
 use booking::http::contract;
 use booking::process::{exit_code, stop_on_signals};
 use booking::roles::{self, Role};
-use booking::{api_keys, dev, store, telemetry, verify};
+use booking::{api_keys, dev, messages, store, telemetry, verify};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,11 @@ enum Command {
     ApiKeys(ApiKeysArgs),
     /// Print the contract of the HTTP API as an OpenAPI 3.1 document
     Openapi,
+    /// Write the contract of messages: JSON Schema of each, and an AsyncAPI 3.0 document
+    Schemas {
+        /// The folder to write to; files of the same names are replaced
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -120,7 +125,19 @@ async fn run(command: Command) -> ExitCode {
             let printed = std::io::stdout().write_all(contract::document_text().as_bytes());
             operate(printed.map(|()| ExitCode::SUCCESS).context("printing the contract"))
         }
+        Command::Schemas { folder } => operate(write_schemas(&folder)),
     }
+}
+
+fn write_schemas(folder: &Path) -> anyhow::Result<ExitCode> {
+    for (name, text) in messages::files() {
+        let path = folder.join(name);
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        written
+            .and_then(|()| std::fs::write(&path, text))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_role(role: Role, settings: &Settings) -> ExitCode {

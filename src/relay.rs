@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::booking::Stream;
+use crate::booking::{Stream, event};
 use crate::failpoint;
 use crate::metrics::{self, Metrics, Reason};
 use crate::process::{cut_after, stopped_within};
@@ -287,7 +287,7 @@ fn address(stream: Stream, rows: Vec<outbox::WaitingMessage>) -> Vec<Parcel> {
     let mut subjects = HashSet::new();
     let (exchange, content_type) = match stream {
         Stream::Replies => (queue::DEFAULT_EXCHANGE, "application/json"),
-        _ => (queue::EVENTS_EXCHANGE, "application/cloudevents+json"),
+        _ => (queue::EVENTS_EXCHANGE, event::MEDIA_TYPE),
     };
     let parcel = |row: outbox::WaitingMessage| {
         let message = Message {

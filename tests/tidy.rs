@@ -53,6 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
     ("webhooks", WEBHOOKS),
     ("http", HTTP),
+    ("messages", &["booking", "queue"]),
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
     ("api_keys", &["identity", "store"]),
@@ -77,7 +78,8 @@ const MAIN: &[&str] = &[
     "api_keys",
     "config",
     "dev",
-    "http", // prints the contract
+    "http",     // prints the contract
+    "messages", // writes the schemas
     "process",
     "roles",
     "store",
@@ -90,6 +92,7 @@ const HTTP: &[&str] = &[
     "config",
     "identity",
     "limits",
+    "messages",
     "metrics",
     "store",
     "telemetry",

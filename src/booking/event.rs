@@ -14,6 +14,8 @@ use super::{Booking, Interval, Status};
 
 /// The `source` of every event.
 pub const SOURCE: &str = "urn:booking";
+/// The content type of an event.
+pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 
 pub const BOOKING_HELD: &str = "booking.held";
 pub const BOOKING_CONFIRMED: &str = "booking.confirmed";

@@ -36,6 +36,10 @@ pub const MAX_REASON_CHARS: usize = 500;
 
 /// A hold lasts this many seconds; shorter and longer ones are refused.
 pub const HOLD_SECONDS: RangeInclusive<i32> = 30..=1800;
+/// Longer idempotency keys are refused.
+pub const MAX_KEY_CHARS: usize = 255;
+/// Longer correlation ids are refused.
+pub const MAX_CORRELATION_CHARS: usize = 128;
 /// More mistakes than these are not listed: a body full of them must not come back doubled.
 const MAX_MISTAKES: usize = 100;
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use super::problem::mistake;
-use crate::booking::fields::parse_uuid;
+use crate::booking::fields::{MAX_CORRELATION_CHARS, MAX_KEY_CHARS, parse_uuid};
 use crate::booking::problem::{Code, Problem};
 pub use crate::identity::Principal;
 use crate::identity::Proof;
@@ -23,10 +23,6 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const X_IDEMPOTENCY_KEY: &str = "x-idempotency-key";
 pub const PREFER: &str = "prefer";
 
-/// Longer idempotency keys are refused.
-pub const MAX_KEY_CHARS: usize = 255;
-/// Longer correlation ids are refused.
-pub const MAX_CORRELATION_CHARS: usize = 128;
 /// A longer `Prefer: wait` waits this long.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 

@@ -127,6 +127,35 @@ fn queues(partitions: u16) -> impl Iterator<Item = Queue> {
     [dead, submit].into_iter().chain(partitions)
 }
 
+/// How a message gets into a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub exchange: &'static str,
+    pub key: String,
+    pub queue: String,
+}
+
+/// Every exchange with its type.
+pub fn exchanges() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXCHANGES.iter().map(|(name, kind)| {
+        let kind = match kind {
+            ExchangeKind::Direct => "direct",
+            ExchangeKind::Topic => "topic",
+            ExchangeKind::Fanout => "fanout",
+            ExchangeKind::Headers | ExchangeKind::Custom(_) => "headers",
+        };
+        (*name, kind)
+    })
+}
+
+/// Every queue with what it is bound to.
+pub fn routes(partitions: u16) -> impl Iterator<Item = Route> {
+    queues(partitions).map(|queue| {
+        let (exchange, key) = queue.binding;
+        Route { exchange, key, queue: queue.name }
+    })
+}
+
 /// Declares everything, on a channel that is spent when this fails.
 pub(super) async fn declare(channel: &Channel, partitions: u16) -> Result<(), QueueError> {
     if !(1..=MAX_PARTITIONS).contains(&partitions) {

@@ -1,7 +1,14 @@
 //! The contract is the one that is checked in, says of every route what it is, and its examples
-//! are examples of it. What a running gateway makes of it is asked by `schemathesis` beside this.
+//! are examples of it. What a running gateway makes of it is asked by `schemathesis` beside this;
+//! the contract of messages is held in the modules.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod asyncapi;
+mod bodies;
+mod events;
+mod files;
+mod life;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::examples;
-use super::schemas::{about, closed, date_time, nullable};
 use crate::booking::availability::parse::{
     MAX_ADVANCE, MAX_BLACKOUTS, MAX_BUFFER, MAX_DURATION_MINUTES, MAX_NOTICE, MAX_OVERRIDES,
     MAX_SLOT_STEP, MAX_WEEKLY_RULES, MAX_WINDOWS_A_DAY,
 };
+use crate::messages::shapes::{about, closed, date_time, nullable};
 
 pub fn availability() -> Value {
     let properties = json!({

@@ -11,9 +11,10 @@ use super::parameters::{
     ANSWERED, CHALLENGE, CORRELATION, CORRELATION_ID, ON_BEHALF_OF, RATE_LIMIT, REPLAYED,
     RETRY_AFTER,
 };
-use super::schemas::{self, named};
+use super::schemas;
 use super::table::OPERATIONS;
 use crate::booking::problem::Code;
+use crate::messages::shapes::named;
 
 /// The name of the one answer that is given before there is a request.
 const HEAD_TOO_LARGE: &str = "HEAD_TOO_LARGE";

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::availability::time_zone;
 use super::examples;
 use super::operation::{Header, Parameter, Place};
-use super::schemas::{date_time, status};
 use crate::booking::availability::parse::MAX_DURATION_MINUTES;
+use crate::booking::fields::{MAX_CORRELATION_CHARS, MAX_KEY_CHARS};
 use crate::http::calendars::{DEFAULT_SLOT, MAX_SEARCH, MAX_STEP};
-use crate::http::caller::{MAX_CORRELATION_CHARS, MAX_KEY_CHARS, MAX_WAIT};
+use crate::http::caller::MAX_WAIT;
 use crate::http::listing::{MAX_PAGE, PAGE};
+use crate::messages::shapes::{date_time, status, uuid};
 
 const fn header(name: &'static str, about: &'static str, schema: fn() -> Value) -> Parameter {
     Parameter { place: Place::Header, name, required: false, about, schema }
@@ -25,10 +26,6 @@ const fn path(about: &'static str) -> Parameter {
 
 const fn required(parameter: Parameter) -> Parameter {
     Parameter { required: true, ..parameter }
-}
-
-fn uuid() -> Value {
-    json!({ "type": "string", "format": "uuid" })
 }
 
 // Paths.
