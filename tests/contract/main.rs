@@ -6,9 +6,11 @@
 
 mod asyncapi;
 mod bodies;
+mod compatibility;
 mod events;
 mod files;
 mod life;
+mod released;
 
 use std::collections::BTreeSet;
 use std::path::Path;
