@@ -52,7 +52,7 @@ pub const EVENTS: [Event; event::TYPES.len()] = [
     ),
     published(event::COMMAND_REJECTED, "A command came to a business no."),
     published(event::COMMAND_FAILED, "A command was given up after retries."),
-    posted(
+    published(
         event::WEBHOOK_DISABLED,
         "A webhook endpoint was given up. It gets nothing until its owner enables it again.",
     ),
