@@ -108,7 +108,7 @@ fn every_published_event_has_its_type_as_its_routing_key() {
         Action::Completed,
     ];
     let mut told: BTreeSet<_> = actions.map(event::type_of).into();
-    told.extend([event::COMMAND_REJECTED, event::COMMAND_FAILED]);
+    told.extend([event::COMMAND_REJECTED, event::COMMAND_FAILED, event::WEBHOOK_DISABLED]);
     assert_eq!(published, told);
     let posted = EVENTS.iter().filter(|event| event.road == Road::Posted);
     assert_eq!(told.len() + posted.count(), event::TYPES.len());

@@ -52,7 +52,8 @@ impl Post {
     /// Whether one of its signatures was made with this secret.
     pub fn is_signed_with(&self, secret: &Secret) -> bool {
         let timestamp = self.headers["webhook-timestamp"].parse().unwrap();
-        let signature = sign(self.id(), timestamp, self.body.as_bytes(), std::slice::from_ref(secret));
+        let signature =
+            sign(self.id(), timestamp, self.body.as_bytes(), std::slice::from_ref(secret));
         self.headers["webhook-signature"].split(' ').any(|given| given == signature)
     }
 }
