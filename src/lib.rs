@@ -24,6 +24,7 @@ pub mod api_keys;
 pub mod config;
 pub mod dev;
 pub mod failpoint;
+pub mod health;
 pub mod metrics;
 pub mod process;
 pub mod retry;

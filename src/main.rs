@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use booking::config::{Config, LogConfig, Settings};
+use booking::config::{Config, DEFAULT_PORT, LogConfig, Settings};
 use booking::http::contract;
 use booking::process::{exit_code, stop_on_signals};
 use booking::roles::{self, Role};
-use booking::{api_keys, dev, messages, store, telemetry, verify};
+use booking::{api_keys, dev, health, messages, store, telemetry, verify};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,9 @@ enum Command {
     Verify(VerifyArgs),
     /// Create, list and revoke the API keys of users and services (AUTH_MODE=api-key)
     ApiKeys(ApiKeysArgs),
+    /// Ask whether the process at PORT lives: exit 0 if it does, 1 if not. For health checks of
+    /// containers; it reads no other setting
+    Health(HealthArgs),
     /// Print the contract of the HTTP API as an OpenAPI 3.1 document
     Openapi,
     /// Write the contract of messages: JSON Schema of each, and an AsyncAPI 3.0 document
@@ -92,6 +95,17 @@ struct ApiKeysArgs {
 }
 
 #[derive(Args)]
+struct HealthArgs {
+    /// What to ask [default: http://127.0.0.1:PORT/health/live]
+    #[arg(long)]
+    url: Option<String>,
+
+    /// Where the process listens on this machine: a gateway's PORT, a worker's OPS_PORT
+    #[arg(long, env = "PORT", default_value = DEFAULT_PORT)]
+    port: String,
+}
+
+#[derive(Args)]
 struct DataDir {
     /// Folder of the private servers' data, and of the file `env` with the addresses in use.
     /// `verify` and `api-keys` read that file for what is not set
@@ -121,6 +135,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Migrate(settings) => operate(migrate(&settings).await),
         Command::Verify(args) => operate(run_verify(args).await),
         Command::ApiKeys(args) => operate(run_api_keys(args).await),
+        Command::Health(args) => run_health(args).await,
         Command::Openapi => {
             let printed = std::io::stdout().write_all(contract::document_text().as_bytes());
             operate(printed.map(|()| ExitCode::SUCCESS).context("printing the contract"))
@@ -224,6 +239,20 @@ async fn run_api_keys(args: ApiKeysArgs) -> anyhow::Result<ExitCode> {
     let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
     print!("{}", api_keys::run(&config.database_url, args.action).await?);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn run_health(args: HealthArgs) -> ExitCode {
+    let here = || format!("http://127.0.0.1:{}/health/live", args.port);
+    match health::check(&args.url.unwrap_or_else(here)).await {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(cause) => {
+            eprintln!("error: {cause:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn checked(settings: &Settings) -> Result<(Config, LogConfig), ExitCode> {

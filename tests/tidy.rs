@@ -10,11 +10,10 @@
 mod source;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use booking::booking::problem::Code;
 use booking::metrics::Metrics;
-use source::{Source, sources};
+use source::{Source, read, sources};
 
 /// A longer file holds more than one idea.
 const MAX_FILE_LINES: usize = 400;
@@ -57,6 +56,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
     // What puts them together, and the tools.
     ("api_keys", &["identity", "store"]),
+    ("health", &[]),
     ("verify", &["queue", "store"]),
     ("roles", ROLES),
     ("dev", &["config", "roles", "store"]),
@@ -78,6 +78,7 @@ const MAIN: &[&str] = &[
     "api_keys",
     "config",
     "dev",
+    "health",
     "http",     // prints the contract
     "messages", // writes the schemas
     "process",
@@ -391,9 +392,4 @@ fn settings_of(path: &str) -> Vec<String> {
 
 fn readme() -> String {
     read("README.md")
-}
-
-fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(root.join(path)).unwrap()
 }

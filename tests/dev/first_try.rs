@@ -12,6 +12,7 @@ async fn what_is_printed_can_be_pasted_and_the_next_run_goes_on_with_it() {
     let dir = Dir::new();
     let mut run = Run::start(&dir, &[]);
     let [book, poll] = curls(&run.welcome());
+    assert_eq!(health(&dir), Some(0));
 
     let accepted = paste(&book);
     assert!(accepted.starts_with("HTTP/1.1 202"), "{accepted}");
@@ -40,6 +41,14 @@ async fn what_is_printed_can_be_pasted_and_the_next_run_goes_on_with_it() {
     run.interrupt();
     assert!(run.ended().success());
     dir.has_no_process();
+    assert_eq!(health(&dir), Some(1));
+}
+
+/// What `booking health` says of the last run, to whoever reads its exit code.
+fn health(dir: &Dir) -> Option<i32> {
+    let address = dir.env("BOOKING_URL");
+    let (_, port) = address.rsplit_once(':').unwrap();
+    output(&["health", "--port", port], &[]).0
 }
 
 /// A second one, on the servers of the first, starts none.

@@ -22,6 +22,12 @@ pub struct Function {
     pub lines: usize,
 }
 
+/// A file of the repository, by its path from the root.
+pub fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
+
 /// All Rust files of `src/` and `tests/`.
 pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
