@@ -4,6 +4,8 @@ help:
 	@echo 'make run    start booking with its own PostgreSQL, RabbitMQ and Redis (data in $(BOOKING_DATA_DIR))'
 	@echo 'make test   run all tests against servers of their own'
 	@echo 'make contract  hold a running gateway against its OpenAPI document, with schemathesis'
+	@echo 'make alerts    test the alert rules, with promtool'
+	@echo 'make dashboard  ask every query of the dashboard of a running system, with Prometheus'
 
 run: servers
 	cargo run --release -- dev
@@ -15,7 +17,16 @@ contract:
 	@deploy/install-servers contract
 	tests/contract/schemathesis
 
+alerts:
+	@deploy/install-servers alerts
+	deploy/prometheus/check
+
+dashboard:
+	@deploy/install-servers alerts
+	cargo build
+	deploy/grafana/check "$${CARGO_TARGET_DIR:-target}/debug/booking"
+
 servers:
 	@deploy/install-servers
 
-.PHONY: help run test contract servers
+.PHONY: help run test contract alerts dashboard servers
