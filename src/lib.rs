@@ -11,6 +11,7 @@ pub mod identity;
 pub mod ownership;
 pub mod relay;
 pub mod sweep;
+pub mod waiters;
 pub mod webhooks;
 pub mod worker;
 

@@ -1,8 +1,9 @@
 //! Which stages a role runs, and the order in which they end.
 //!
-//! The front door closes first, so that nothing new comes in; then acceptance ends, when the
-//! last request is answered; ownership gives the partitions back and the worker ends with it, as
-//! do the sweep and, when what is under way has been answered, the webhooks;
+//! The front door and the queue door close first, so that nothing new comes in; then acceptance
+//! ends, when the last request and the last message are answered; ownership gives the partitions
+//! back and the worker ends with it, as do the sweep and, when what is under way has been
+//! answered, the webhooks;
 //! the relays end last, because they carry what the others have just committed.
 
 use std::net::SocketAddr;
@@ -17,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::accept::request::Rules;
 use crate::backlog::{self, Backlog};
 use crate::booking::Stream;
 use crate::config::Config;
 use crate::config::identity::Identity;
 use crate::http::door::Door;
 use crate::http::room::Room;
-use crate::http::waiters::Waiters;
 use crate::http::{self, Gateway, ops, serve};
 use crate::identity::Identities;
 use crate::limits::{self, Limits};
@@ -35,8 +36,10 @@ use crate::retry::Backoff;
 use crate::store::reads::ClientReads;
 use crate::sweep::Sweep;
 use crate::vitals::{self, Vitals};
+use crate::waiters::{self, Waiters};
 use crate::wake::{self, Wake};
 use crate::webhooks::Webhooks;
+use crate::webhooks::address::Policy;
 use crate::worker::Worker;
 use crate::{accept, lease, store};
 
@@ -255,7 +258,14 @@ fn start_gateway(
     running.background.spawn(redis.run(running.last.clone()));
     let backlog = Backlog::new(shared.reads.clone(), config.door.undecided_per_calendar);
     let reads = ClientReads::new(shared.reads.clone());
+    let rules = Rules {
+        partitions: config.partitions,
+        callbacks: Policy::new(&config.webhooks.ports, config.webhooks.allow_insecure),
+        vitals: shared.vitals.clone(),
+        outbox_max_age: config.outbox_max_age,
+    };
     let (acceptor, lane) = accept::lane(
+        rules,
         &config.database_url,
         reads.clone(),
         backlog.clone(),
@@ -266,13 +276,13 @@ fn start_gateway(
     running.background.spawn(supervise("backlog", last.clone(), move || {
         backlog::run(backlog.clone(), last.clone())
     }));
-    // Ends when the last handle on it is gone: after the last request.
+    // Ends when the last handle on it is gone: after the last request and the last message.
     running.stages.spawn(lane.run());
     let waiters = Arc::new(Waiters::default());
     let (answered, looks, wake, last) =
         (waiters.clone(), shared.reads.clone(), shared.wake.clone(), running.last.clone());
     running.background.spawn(supervise("waiters", last.clone(), move || {
-        http::waiters::run(answered.clone(), looks.clone(), wake.clone(), last.clone())
+        waiters::run(answered.clone(), looks.clone(), wake.clone(), last.clone())
     }));
     Ok(Arc::new(Gateway {
         acceptor,
@@ -282,8 +292,6 @@ fn start_gateway(
         reads,
         vitals: shared.vitals.clone(),
         metrics: shared.metrics.clone(),
-        partitions: config.partitions,
-        outbox_max_age: config.outbox_max_age,
         stop: stop.clone(),
     }))
 }

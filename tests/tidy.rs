@@ -41,11 +41,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("lease", &[]),
     ("limits", &["lease", "metrics", "process", "retry"]),
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
-    // The stages. None imports another, except: the front door hands over to acceptance, and
+    // The stages. None imports another, except: the doors hand over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
     ("identity", &["booking", "config", "process", "retry", "store"]),
     ("backlog", &["process", "store"]),
-    ("accept", &["backlog", "booking", "failpoint", "metrics", "store", "wake"]),
+    ("accept", ACCEPT),
+    ("waiters", &["booking", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
     ("worker", WORKER),
@@ -74,6 +75,17 @@ const WEBHOOKS: &[&str] = &[
     "telemetry",
     "wake",
 ];
+const ACCEPT: &[&str] = &[
+    "backlog",
+    "booking",
+    "failpoint",
+    "identity",
+    "metrics",
+    "store",
+    "vitals",
+    "wake",
+    "webhooks",
+];
 const MAIN: &[&str] = &[
     "api_keys",
     "config",
@@ -98,7 +110,7 @@ const HTTP: &[&str] = &[
     "store",
     "telemetry",
     "vitals",
-    "wake",
+    "waiters",
 ];
 const STAGE: &[&str] =
     &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];
@@ -130,6 +142,7 @@ const ROLES: &[&str] = &[
     "store",
     "sweep",
     "vitals",
+    "waiters",
     "wake",
     "webhooks",
     "worker",
@@ -153,18 +166,18 @@ const CLIENTS: &[(&str, &[&str])] = &[
 /// Statements live in `store/`; these hold the connections or pools that they run on.
 const HOLDS_A_CONNECTION: &[&str] = &[
     "src/store/",
-    "src/accept.rs",       // the connection that commits what is accepted
-    "src/backlog.rs",      // the pool that tells what waits
-    "src/http/status.rs",  // answers a failed read
-    "src/http/waiters.rs", // the pool that answers those who wait
-    "src/identity/",       // the pool that looks up API keys
-    "src/ownership/",      // the connection that takes fences
-    "src/relay.rs",        // the connection that leads and deletes
-    "src/roles.rs",        // makes the pool
-    "src/sweep.rs",        // the connection that leads and commits
-    "src/webhooks/",       // the connection that owns the shards
-    "src/vitals.rs",       // the pool that looks whether Postgres answers
-    "src/worker/",         // the connection that decides
+    "src/accept/",        // the connection that commits what is accepted
+    "src/backlog.rs",     // the pool that tells what waits
+    "src/http/status.rs", // answers a failed read
+    "src/identity/",      // the pool that looks up API keys
+    "src/ownership/",     // the connection that takes fences
+    "src/relay.rs",       // the connection that leads and deletes
+    "src/roles.rs",       // makes the pool
+    "src/sweep.rs",       // the connection that leads and commits
+    "src/waiters.rs",     // the pool that answers those who wait
+    "src/vitals.rs",      // the pool that looks whether Postgres answers
+    "src/webhooks/",      // the connection that owns the shards
+    "src/worker/",        // the connection that decides
 ];
 
 /// Statements that are not the store's, because they come before there is a schema.

@@ -278,4 +278,10 @@ impl CommandRecord {
             decided_at: None,
         }
     }
+
+    /// The record as it was at first, whatever has become of the command since.
+    pub fn when_accepted(&self) -> Self {
+        let status = CommandStatus::Accepted;
+        Self { status, booking: None, error: None, decided_at: None, ..self.clone() }
+    }
 }

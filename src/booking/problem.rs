@@ -68,6 +68,13 @@ pub struct FieldError {
     pub message: String,
 }
 
+impl FieldError {
+    /// A mistake that is neither about times nor about keys.
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), code: Code::ValidationFailed, message: message.into() }
+    }
+}
+
 /// A no, complete but for the correlation id of the request it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -84,6 +91,11 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new(), conflicts_with: None }
     }
 
+    /// A mistake in one field, parameter, header or property.
+    pub fn of_field(field: &str, message: impl Into<String>) -> Self {
+        Self::of_fields(vec![FieldError::new(field, message)])
+    }
+
     /// One problem for everything that is wrong with a request. Malformed fields outrank times
     /// that are well-formed but not acceptable, because the caller has to mend those first.
     pub fn of_fields(errors: Vec<FieldError>) -> Self {
@@ -94,6 +106,11 @@ impl Problem {
             all => format!("{} fields are not valid; see errors", all.len()),
         };
         Self { errors, ..Self::new(code, detail) }
+    }
+
+    /// Whether the same may be accepted later: the service is in no state to take it now.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.code.status(), 429 | 503)
     }
 
     /// The JSON text of the RFC 9457 document.

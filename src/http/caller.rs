@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use super::problem::mistake;
+use crate::accept::reading::is_visible_ascii;
 use crate::booking::fields::{MAX_CORRELATION_CHARS, MAX_KEY_CHARS, parse_uuid};
 use crate::booking::problem::{Code, Problem};
 pub use crate::identity::Principal;
@@ -146,9 +147,7 @@ fn unescape(quoted: &str) -> Option<String> {
 
 /// The value when it is 1 to `most` characters of ASCII between `!` and `~`.
 fn visible_ascii(value: &HeaderValue, most: usize) -> Option<&str> {
-    let bytes = value.as_bytes();
-    let fine = (1..=most).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
-    fine.then(|| value.to_str().ok()).flatten()
+    is_visible_ascii(value.as_bytes(), most).then(|| value.to_str().ok()).flatten()
 }
 
 /// How long the caller wants to wait for the decision (`Prefer: wait=N`, seconds), at most

@@ -9,7 +9,6 @@ pub mod contract;
 pub mod ops;
 pub mod room;
 pub mod serve;
-pub mod waiters;
 
 mod accept;
 mod bookings;
@@ -28,7 +27,7 @@ mod status;
 mod stream;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -47,9 +46,9 @@ use crate::metrics::{self, Metrics};
 use crate::store::reads::ClientReads;
 use crate::telemetry;
 use crate::vitals::Vitals;
+use crate::waiters::Waiters;
 use caller::{CORRELATION_ID, CorrelationId};
 use door::Door;
-use waiters::Waiters;
 
 /// What the handlers need.
 pub struct Gateway {
@@ -60,9 +59,6 @@ pub struct Gateway {
     pub reads: ClientReads,
     pub vitals: Arc<Vitals>,
     pub metrics: Arc<Metrics>,
-    pub partitions: u16,
-    /// When accepted commands have waited longer for the broker, new ones are answered 503.
-    pub outbox_max_age: Duration,
     /// Sends waiting clients away with 202 when the process stops.
     pub stop: CancellationToken,
 }

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use crate::booking::fields::parse_uuid;
-use crate::booking::problem::{Code, FieldError, Problem};
+use crate::booking::problem::{Code, Problem};
 
 /// The content type of every problem document.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -53,11 +53,7 @@ pub fn status_of(status: u16) -> StatusCode {
 
 /// A mistake in one field, parameter or header.
 pub fn mistake(field: &str, message: impl Into<String>) -> Problem {
-    Problem::of_fields(vec![FieldError {
-        field: field.to_owned(),
-        code: Code::ValidationFailed,
-        message: message.into(),
-    }])
+    Problem::of_field(field, message)
 }
 
 /// The `{id}` of a path, which must be a UUID. Its rejection is ours, not the framework's, also

@@ -58,14 +58,8 @@ pub async fn command(
 
 /// The answer to a command that is accepted and not decided (or not waited for). A replay gives
 /// the first answer again, whatever has become of the command since.
-pub fn accepted(record: CommandRecord, replayed: bool, wait: Option<Duration>) -> Response {
-    let first = CommandRecord {
-        status: CommandStatus::Accepted,
-        booking: None,
-        error: None,
-        decided_at: None,
-        ..record
-    };
+pub fn accepted(record: &CommandRecord, replayed: bool, wait: Option<Duration>) -> Response {
+    let first = record.when_accepted();
     let mut response = json(StatusCode::ACCEPTED, &first);
     let headers = response.headers_mut();
     insert(headers, LOCATION, format!("/api/commands/{}", first.command_id));

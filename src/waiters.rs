@@ -1,4 +1,4 @@
-//! Clients that wait for a decision.
+//! Clients that wait for a decision, at either door.
 //!
 //! In: ids to wait for, and hints that ids are decided. Out: the decided command to whoever
 //! waits. All waiters of a process share one loop, which asks the database about many ids at

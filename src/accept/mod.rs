@@ -1,13 +1,17 @@
 //! Acceptance: the moment from which a command can no longer be lost.
 //!
-//! In: checked commands from the doors (HTTP; later the queue). Out: one commit with the command,
-//! its idempotency record and its outbox row, and the answer to each door. Concurrent commands
-//! share a commit: the lane takes whatever is waiting and never waits when idle.
+//! In: requests from the doors (HTTP and the queue), which become commands here and nowhere else
+//! ([`request`]). Out: one commit with the command, its idempotency record and its outbox row, and
+//! the answer to each door. Concurrent commands share a commit: the lane takes whatever is waiting
+//! and never waits when idle.
 //!
 //! If it dies half way: before the commit nothing happened and no one was told so; after it the
 //! command is accepted, the relay finds its row, and a client that got no answer retries with
 //! its key and is told what it would have been told. The lane is a task of its own, so a client
 //! that hangs up cancels nothing.
+
+pub mod reading;
+pub mod request;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,6 +31,7 @@ use crate::store::reads::{ClientReads, is_overload};
 use crate::store::webhooks::callbacks::{self, MAX_ORIGINS};
 use crate::store::{self, Failure, KeptConnection, Purpose};
 use crate::wake::Wake;
+use request::Rules;
 
 /// Commands of one commit; more wait for the next one.
 const MAX_BATCH: usize = 256;
@@ -58,6 +63,7 @@ struct Offer {
 /// The doors' handle on the lane. The lane ends when all handles are gone.
 #[derive(Clone)]
 pub struct Acceptor {
+    rules: Arc<Rules>,
     offers: mpsc::Sender<Offer>,
     reads: ClientReads,
     backlog: Arc<Backlog>,
@@ -111,6 +117,7 @@ pub struct Lane {
 
 /// Makes the lane and the doors' handle on it.
 pub fn lane(
+    rules: Rules,
     database_url: &str,
     reads: ClientReads,
     backlog: Arc<Backlog>,
@@ -118,7 +125,8 @@ pub fn lane(
     metrics: Arc<Metrics>,
 ) -> (Acceptor, Lane) {
     let (sender, offers) = mpsc::channel(MAX_WAITING);
-    let acceptor = Acceptor { offers: sender, reads, backlog, metrics: metrics.clone() };
+    let rules = Arc::new(rules);
+    let acceptor = Acceptor { rules, offers: sender, reads, backlog, metrics: metrics.clone() };
     let database = KeptConnection::new(database_url, Purpose::Accept);
     let lane = Lane { offers, database, wake, metrics };
     (acceptor, lane)
