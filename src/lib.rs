@@ -8,6 +8,7 @@ pub mod accept;
 pub mod backlog;
 pub mod http;
 pub mod identity;
+pub mod intake;
 pub mod ownership;
 pub mod relay;
 pub mod sweep;

@@ -105,6 +105,8 @@ metrics! {
     replayed: Counter = Counter::default(), "commands_replayed", "Requests answered as a replay of an accepted command";
     accept_seconds: Histogram = seconds(), "accept_seconds", "Time from a checked request to its commit";
     accept_batch: Histogram = sizes(), "accept_batch_size", "Commands per accepting commit";
+    submissions: Family<Outcome, Counter> = Family::default(), "submissions", "Messages of other services that are done with, by outcome";
+    submissions_held: Gauge = Gauge::default(), "submissions_held", "Messages that wait because they cannot be accepted now";
     decided: Family<State, Counter> = Family::default(), "commands_decided", "Commands that reached a final state, by state";
     duplicates: Counter = Counter::default(), "commands_duplicate", "Delivered commands that had a final state already";
     decision_seconds: Histogram = seconds(), "decision_seconds", "Time from acceptance to decision";

@@ -27,6 +27,7 @@ use crate::http::door::Door;
 use crate::http::room::Room;
 use crate::http::{self, Gateway, ops, serve};
 use crate::identity::Identities;
+use crate::intake::Intake;
 use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
@@ -49,7 +50,7 @@ const MAX_ARRIVALS: usize = 256;
 /// Which stages a process runs; all run the relays, of which one leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The HTTP API.
+    /// The HTTP API, and the queue for other services.
     Gateway,
     /// Decisions.
     Worker,
@@ -284,6 +285,14 @@ fn start_gateway(
     running.background.spawn(supervise("waiters", last.clone(), move || {
         waiters::run(answered.clone(), looks.clone(), wake.clone(), last.clone())
     }));
+    let intake = Intake::new(
+        &config.amqp_url,
+        config.partitions,
+        acceptor.clone(),
+        waiters.clone(),
+        shared.metrics.clone(),
+    );
+    running.stages.spawn(intake.run(stop.clone()));
     Ok(Arc::new(Gateway {
         acceptor,
         waiters,

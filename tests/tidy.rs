@@ -46,6 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("identity", &["booking", "config", "process", "retry", "store"]),
     ("backlog", &["process", "store"]),
     ("accept", ACCEPT),
+    ("intake", INTAKE),
     ("waiters", &["booking", "store", "wake"]),
     ("relay", STAGE),
     ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
@@ -85,6 +86,17 @@ const ACCEPT: &[&str] = &[
     "vitals",
     "wake",
     "webhooks",
+];
+const INTAKE: &[&str] = &[
+    "accept",
+    "booking",
+    "identity",
+    "metrics",
+    "process",
+    "queue",
+    "retry",
+    "telemetry",
+    "waiters",
 ];
 const MAIN: &[&str] = &[
     "api_keys",
@@ -132,6 +144,7 @@ const ROLES: &[&str] = &[
     "config",
     "http",
     "identity",
+    "intake",
     "lease",
     "limits",
     "metrics",

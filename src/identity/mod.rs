@@ -19,7 +19,9 @@ use crate::config::identity::Identity;
 use crate::store::reads::ClientReads;
 use api_keys::ApiKeys;
 pub use api_keys::{Holder, IssuedKey};
-pub use principal::{Principal, READ_SCOPE, Reach, WRITE_SCOPE, names_a_service};
+pub use principal::{
+    MAX_SERVICE_CHARS, Principal, READ_SCOPE, Reach, WRITE_SCOPE, names_a_service,
+};
 use tokens::Tokens;
 
 /// What a request shows to prove who sent it.

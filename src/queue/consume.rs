@@ -39,6 +39,9 @@ pub struct Delivery {
     pub reply_to: Option<String>,
     /// What an answer should carry.
     pub correlation_id: Option<String>,
+    pub content_type: Option<String>,
+    /// Who sent it. The broker takes a message only if this is empty or the name of its sender.
+    pub user_id: Option<String>,
 }
 
 /// Receives from one queue. Dropped, it gives back what is not acknowledged, as with [`Consumer::close`].
@@ -123,6 +126,13 @@ impl Acker {
         bounded("basic.ack", acked).await
     }
 
+    /// Tells the broker that this delivery, and no other, is done with. Otherwise like
+    /// [`Acker::ack_through`].
+    pub async fn ack(&self, tag: u64) -> Result<(), QueueError> {
+        let acked = self.0.basic_ack(known(tag)?, BasicAckOptions { multiple: false });
+        bounded("basic.ack", acked).await
+    }
+
     /// Sends this delivery, and no other, to the dead-letter exchange of its queue. Done when it has been
     /// written to the socket.
     pub async fn park(&self, tag: u64) -> Result<(), QueueError> {
@@ -157,6 +167,8 @@ impl From<lapin::message::Delivery> for Delivery {
             body: delivery.data,
             reply_to: text(properties.reply_to()),
             correlation_id: text(properties.correlation_id()),
+            content_type: text(properties.content_type()),
+            user_id: text(properties.user_id()),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Message {
     pub content_type: &'static str,
     /// What a reply answers; at most 255 bytes.
     pub correlation_id: Option<String>,
+    /// Where an answer should go; at most 255 bytes.
+    pub reply_to: Option<String>,
     /// Names at most 255 bytes each; all of them together well under 100 KiB, for they travel in one frame.
     pub headers: Vec<(String, String)>,
     /// The broker refuses more than 128 MiB (16 MiB from RabbitMQ 4 on) and closes the channel.
@@ -153,6 +155,9 @@ fn envelope(message: &Message) -> Result<(ShortString, ShortString, BasicPropert
         .with_headers(headers);
     if let Some(correlation_id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(correlation_id)?);
+    }
+    if let Some(reply_to) = &message.reply_to {
+        properties = properties.with_reply_to(short(reply_to)?);
     }
     Ok((short(message.exchange)?, short(&message.routing_key)?, properties))
 }

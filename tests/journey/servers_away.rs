@@ -126,6 +126,7 @@ async fn a_poisoned_message_ends_in_the_dead_queue_and_stops_nothing_else() {
         kind: String::new(),
         content_type: "application/json",
         correlation_id: None,
+        reply_to: None,
         headers: Vec::new(),
         body: b"\xffnot commands".to_vec(),
         mandatory: true,

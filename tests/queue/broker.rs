@@ -80,6 +80,7 @@ pub fn message(partition: u16, number: usize) -> Message {
         kind: "test".into(),
         content_type: "application/json",
         correlation_id: None,
+        reply_to: None,
         headers: vec![("traceparent".into(), format!("trace-{number}"))],
         body: format!("{number}").into_bytes(),
         mandatory: true,
