@@ -1,0 +1,138 @@
+//! Which module may import which: the direction of the house.
+
+/// What each module of `src/` may import of ours. Roles and tools (`roles`, `dev`, `main`) put
+/// stages together; a stage knows what is below it; the servers' modules know only the rules.
+pub const IMPORTS: &[(&str, &[&str])] = &[
+    // The rules, and what needs nothing.
+    ("booking", &[]),
+    ("config", &[]),
+    ("failpoint", &[]),
+    ("metrics", &[]),
+    ("retry", &[]),
+    ("process", &["retry"]),
+    ("telemetry", &["config"]),
+    // The servers. None imports another, except that hints use the link to Redis of the leases.
+    ("store", &["booking"]),
+    ("queue", &[]),
+    ("lease", &[]),
+    ("limits", &["lease", "metrics", "process", "retry"]),
+    ("wake", &["booking", "lease", "metrics", "process", "retry"]),
+    // The stages. None imports another, except: the doors hand over to acceptance, and
+    // the worker (with its batches) decides what ownership brings.
+    ("identity", &["booking", "config", "process", "retry", "store"]),
+    ("backlog", &["process", "store"]),
+    ("accept", ACCEPT),
+    ("intake", INTAKE),
+    ("waiters", &["booking", "store", "wake"]),
+    ("relay", STAGE),
+    ("ownership", &["config", "lease", "metrics", "process", "queue", "store"]),
+    ("worker", WORKER),
+    ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
+    ("webhooks", WEBHOOKS),
+    ("http", HTTP),
+    ("messages", &["booking", "queue"]),
+    ("vitals", &["booking", "lease", "metrics", "process", "queue", "store"]),
+    // What puts them together, and the tools.
+    ("api_keys", &["identity", "store"]),
+    ("health", &[]),
+    ("verify", &["queue", "store"]),
+    ("roles", ROLES),
+    ("dev", &["config", "roles", "store"]),
+    ("main", MAIN),
+    ("lib", &[]),
+];
+const WEBHOOKS: &[&str] = &[
+    "booking",
+    "config",
+    "failpoint",
+    "metrics",
+    "process",
+    "retry",
+    "store",
+    "telemetry",
+    "wake",
+];
+const ACCEPT: &[&str] = &[
+    "backlog",
+    "booking",
+    "failpoint",
+    "identity",
+    "metrics",
+    "store",
+    "vitals",
+    "wake",
+    "webhooks",
+];
+const INTAKE: &[&str] = &[
+    "accept",
+    "booking",
+    "identity",
+    "metrics",
+    "process",
+    "queue",
+    "retry",
+    "telemetry",
+    "waiters",
+];
+const MAIN: &[&str] = &[
+    "api_keys",
+    "config",
+    "dev",
+    "health",
+    "http",     // prints the contract
+    "messages", // writes the schemas
+    "process",
+    "roles",
+    "store",
+    "telemetry",
+    "verify",
+];
+const HTTP: &[&str] = &[
+    "accept",
+    "booking",
+    "config",
+    "identity",
+    "limits",
+    "messages",
+    "metrics",
+    "store",
+    "telemetry",
+    "vitals",
+    "waiters",
+];
+const STAGE: &[&str] =
+    &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];
+const WORKER: &[&str] = &[
+    "booking",
+    "failpoint",
+    "metrics",
+    "ownership",
+    "process",
+    "retry",
+    "store",
+    "telemetry",
+    "wake",
+];
+const ROLES: &[&str] = &[
+    "accept",
+    "backlog",
+    "booking",
+    "config",
+    "http",
+    "identity",
+    "intake",
+    "lease",
+    "limits",
+    "metrics",
+    "ownership",
+    "process",
+    "relay",
+    "retry",
+    "store",
+    "sweep",
+    "vitals",
+    "waiters",
+    "wake",
+    "webhooks",
+    "worker",
+];
