@@ -120,8 +120,12 @@ fn principal(delivery: &Delivery, mistakes: &mut Vec<FieldError>) -> Principal {
     }
     let service = Principal::service(name, [WRITE_SCOPE]);
     // One that is no text must not pass for none.
-    let Some(named) = header(delivery, USER_ID) else { return service };
-    match parse_uuid(named).map(|user| service.clone().on_behalf_of(user)) {
+    let is_odd = delivery.odd_headers.iter().any(|name| name == USER_ID);
+    let named = match header(delivery, USER_ID) {
+        None if !is_odd => return service,
+        named => named.and_then(parse_uuid),
+    };
+    match named.map(|user| service.clone().on_behalf_of(user)) {
         Some(Ok(on_behalf)) => on_behalf,
         _ => {
             mistakes.push(FieldError::new(USER_ID, "must be a UUID"));
@@ -208,6 +212,7 @@ mod tests {
             message_id: Some("key-1".into()),
             kind: Some("booking.cancel".into()),
             headers: vec![(USER_ID.into(), USER.into())],
+            odd_headers: Vec::new(),
             body: format!(r#"{{"bookingId":"{USER}","expectedVersion":3}}"#).into_bytes(),
             reply_to: Some("service.desk.replies".into()),
             correlation_id: Some("7".into()),

@@ -31,8 +31,10 @@ pub struct Delivery {
     pub message_id: Option<String>,
     /// The AMQP property `type`.
     pub kind: Option<String>,
-    /// Those headers whose value is a UTF-8 string; others are left out.
+    /// Those headers whose value is a UTF-8 string.
     pub headers: Vec<(String, String)>,
+    /// The names of the other headers.
+    pub odd_headers: Vec<String>,
     /// What the sender sent, whatever it is.
     pub body: Vec<u8>,
     /// The queue that an answer should go to, through the exchange `""`.
@@ -158,12 +160,15 @@ impl From<lapin::message::Delivery> for Delivery {
         let properties = delivery.properties;
         let text =
             |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
+        let (headers, odd_headers) =
+            properties.headers().as_ref().map(texts_and_others).unwrap_or_default();
         Self {
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
-            headers: properties.headers().as_ref().map(texts).unwrap_or_default(),
+            headers,
+            odd_headers,
             body: delivery.data,
             reply_to: text(properties.reply_to()),
             correlation_id: text(properties.correlation_id()),
@@ -173,15 +178,21 @@ impl From<lapin::message::Delivery> for Delivery {
     }
 }
 
-fn texts(headers: &FieldTable) -> Vec<(String, String)> {
+type Headers = (Vec<(String, String)>, Vec<String>);
+
+fn texts_and_others(headers: &FieldTable) -> Headers {
     let text = |value: &AMQPValue| match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
         _ => None,
     };
-    headers
-        .inner()
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
-        .collect()
+    let (mut texts, mut others) = Headers::default();
+    for (name, value) in headers.inner() {
+        let name = name.as_str().to_owned();
+        match text(value) {
+            Some(text) => texts.push((name, text)),
+            None => others.push(name),
+        }
+    }
+    (texts, others)
 }
