@@ -31,7 +31,7 @@ use tokio::time::sleep;
 
 use guard::{Entry, Guard};
 pub use postgres::Postgres;
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{Control, RabbitMq};
 pub use redis::Redis;
 
 /// How long the guard of an ended run may take to stop its servers; then the start is refused.

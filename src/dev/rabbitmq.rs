@@ -45,6 +45,14 @@ pub struct RabbitMq {
     epmd: Server,
     port: u16,
     node: String,
+    control: Control,
+}
+
+/// What it takes to run `rabbitmqctl` on a node.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub program: PathBuf,
+    pub env: Vec<(&'static str, OsString)>,
 }
 
 /// What one start of the node depends on.
@@ -86,6 +94,11 @@ impl RabbitMq {
     pub fn url(&self, vhost: &str) -> String {
         let vhost = vhost.replace('%', "%25").replace('/', "%2f");
         format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port)
+    }
+
+    /// For whoever wants to make users, or to look inside.
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     pub fn port(&self) -> u16 {
@@ -146,7 +159,8 @@ async fn start_on(
     epmd.started()?;
     configure(node, port)?;
     let server = Server::start(program(node, distribution, names), Arc::clone(guard)).await?;
-    let mut rabbitmq = RabbitMq { server, epmd, port, node: node.name.to_owned() };
+    let control = control(node, names);
+    let mut rabbitmq = RabbitMq { server, epmd, port, node: node.name.to_owned(), control };
     if let Err(failure) = rabbitmq.ready().await {
         rabbitmq.epmd.stop().await;
         return Err(failure);
@@ -185,6 +199,19 @@ fn epmd(node: &Node<'_>, port: u16) -> Program {
         stop_signal: "TERM",
         patience: EPMD_PATIENCE,
     }
+}
+
+fn control(node: &Node<'_>, names: u16) -> Control {
+    let home = node.dir.join("rabbitmq");
+    let env = vec![
+        // The cookie that lets it in is there.
+        ("HOME", home.clone().into()),
+        ("RABBITMQ_NODENAME", format!("{}@localhost", node.name).into()),
+        ("RABBITMQ_CONF_ENV_FILE", home.join("rabbitmq-env.conf").into()),
+        ("RABBITMQ_LOG_BASE", home.join("log").into()),
+        ("ERL_EPMD_PORT", names.to_string().into()),
+    ];
+    Control { program: script().with_file_name("rabbitmqctl"), env }
 }
 
 fn program(node: &Node<'_>, distribution: u16, names: u16) -> Program {
