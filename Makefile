@@ -10,7 +10,8 @@ help:
 run: servers
 	cargo run --release -- dev
 
-test: servers
+test:
+	@deploy/install-servers test
 	cargo test
 
 contract:

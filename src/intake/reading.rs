@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::accept::reading::{self, MAX_CORRELATION_CHARS, MAX_KEY_CHARS, is_visible_ascii};
+use crate::accept::reading::{self, is_visible_ascii};
 use crate::accept::request::Request;
 use crate::booking::command::{Kind, ReplyAddress};
-use crate::booking::fields::{Fields, parse_uuid};
+use crate::booking::fields::{Fields, MAX_CORRELATION_CHARS, MAX_KEY_CHARS, parse_uuid};
 use crate::booking::problem::{Code, FieldError, Problem};
 use crate::identity::{MAX_SERVICE_CHARS, Principal, WRITE_SCOPE, names_a_service};
 use crate::queue::Delivery;
@@ -152,16 +152,19 @@ fn reply_address(delivery: &Delivery, mistakes: &mut Vec<FieldError>) -> Option<
     Some(ReplyAddress { queue, correlation_id })
 }
 
+/// What names the message in logs: the header, or what its answers carry, or something new.
 fn correlation_id(delivery: &Delivery, mistakes: &mut Vec<FieldError>) -> String {
+    let fits = |id: &&str| is_visible_ascii(id.as_bytes(), MAX_CORRELATION_CHARS);
+    let own = delivery.correlation_id.as_deref().filter(fits);
     match header(delivery, CORRELATION_ID) {
-        Some(given) if is_visible_ascii(given.as_bytes(), MAX_CORRELATION_CHARS) => given.into(),
+        Some(given) if fits(&given) => given.into(),
         given => {
             if given.is_some() {
                 let bounds =
                     format!("must be 1 to {MAX_CORRELATION_CHARS} visible ASCII characters");
                 mistakes.push(FieldError::new(CORRELATION_ID, bounds));
             }
-            Uuid::now_v7().to_string()
+            own.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
         }
     }
 }
@@ -226,6 +229,7 @@ mod tests {
         let submission = read(&delivery(), &Span::none());
         let request = submission.request.unwrap();
         assert_eq!(request.mistakes, []);
+        assert_eq!(request.correlation_id, "7");
         assert_eq!(request.principal.name, "service:desk");
         assert_eq!(request.principal.writes_of(), Ok(parse_uuid(USER)));
         assert_eq!((request.booking_id, request.expected_version), (parse_uuid(USER), Some(3)));

@@ -34,6 +34,7 @@ mod limits;
 mod looking;
 mod main_road;
 mod proofs;
+mod queue_door;
 mod seed;
 mod servers_away;
 mod silence;

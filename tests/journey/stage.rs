@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use booking::dev::{self, Servers};
+use booking::dev::{self, Control, Servers};
 use booking::{store, verify};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -25,6 +25,7 @@ const VHOSTS: u16 = 200;
 struct Shared {
     postgres: String,
     rabbitmq: String,
+    control: Control,
     redis: String,
 }
 
@@ -41,6 +42,7 @@ fn shared() -> &'static Shared {
                 let shared = Shared {
                     postgres: servers.postgres.as_ref().unwrap().url(""),
                     rabbitmq: servers.rabbitmq.as_ref().unwrap().url(""),
+                    control: servers.rabbitmq.as_ref().unwrap().control().clone(),
                     redis: servers.redis.as_ref().unwrap().url(),
                 };
                 sender.send(shared).unwrap();
@@ -49,6 +51,11 @@ fn shared() -> &'static Shared {
         });
         receiver.recv().expect("the shared servers start")
     })
+}
+
+/// How to run `rabbitmqctl` on the shared RabbitMQ.
+pub fn rabbitmq_control() -> &'static Control {
+    &shared().control
 }
 
 /// Starts servers for one test alone, which may stop them.
@@ -314,10 +321,15 @@ impl Process {
 }
 
 /// Waits for a condition, and fails after [`PATIENCE`].
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    until_within(PATIENCE, what, holds).await;
+}
+
+/// The same for what takes its time.
+pub async fn until_within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "gave up waiting until {what}");
+        assert!(begun.elapsed() < limit, "gave up waiting until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -38,6 +38,11 @@ impl Request {
         Self { path: path.to_owned(), ..self }
     }
 
+    /// Where it goes, and its body as it will be sent.
+    pub fn parts(&self) -> (&str, &[u8]) {
+        (&self.path, &self.body)
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
     }

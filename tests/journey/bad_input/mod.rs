@@ -3,7 +3,7 @@
 //! One gateway, no worker: nothing here gets as far as a decision. Every case is the
 //! base request with one thing changed, so that nothing else can be the reason.
 
-mod bodies;
+pub mod bodies;
 mod heads;
 
 use std::collections::BTreeSet;
@@ -21,9 +21,9 @@ const BOOKING: &str = "018f3c1e-7c1a-7000-8000-0000000000b1";
 const INVALID: &str = "VALIDATION_FAILED";
 
 /// A request, and what the refusal must say.
-struct Case {
-    name: String,
-    request: Request,
+pub struct Case {
+    pub name: String,
+    pub request: Request,
     status: u16,
     code: &'static str,
     /// A field that `errors` names; empty when the problem has no `errors`.
