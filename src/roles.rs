@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::config::identity::Identity;
 use crate::http::door::Door;
 use crate::http::room::Room;
-use crate::http::{self, Gateway, ops, serve};
+use crate::http::{self, Gateway, WebhookRules, ops, serve};
 use crate::identity::Identities;
 use crate::intake::Intake;
 use crate::limits::{self, Limits};
@@ -301,6 +301,7 @@ fn start_gateway(
         reads,
         vitals: shared.vitals.clone(),
         metrics: shared.metrics.clone(),
+        webhooks: WebhookRules::new(&config.webhooks),
         stop: stop.clone(),
     }))
 }

@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value, unless it is absent or null; both mean "not given".
-    fn take(&mut self, field: &'static str) -> Option<&'a Value> {
+    pub(super) fn take(&mut self, field: &'static str) -> Option<&'a Value> {
         self.known.insert(field);
         self.object.get(field).filter(|value| !value.is_null())
     }
@@ -79,7 +79,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn required(&mut self, field: &'static str) -> Option<&'a Value> {
+    pub(super) fn required(&mut self, field: &'static str) -> Option<&'a Value> {
         let value = self.take(field);
         if value.is_none() {
             self.refuse(field, Code::ValidationFailed, "is required");

@@ -12,6 +12,7 @@ pub mod calendar;
 pub mod callback;
 pub mod command;
 pub mod decide;
+pub mod endpoint;
 pub mod event;
 pub mod fields;
 pub mod json;

@@ -37,7 +37,7 @@ codes! {
     NotFound 404 "NOT_FOUND" "There is no such thing, or it is not yours";
     MethodNotAllowed 405 "METHOD_NOT_ALLOWED" "The path does not take this method";
     SlotConflict 409 "SLOT_CONFLICT" "The time is taken";
-    InvalidState 409 "INVALID_STATE" "The booking's state does not allow this";
+    InvalidState 409 "INVALID_STATE" "Its state does not allow this";
     AlreadyCancelled 409 "ALREADY_CANCELLED" "The booking is cancelled already";
     HoldExpired 410 "HOLD_EXPIRED" "The hold has lapsed";
     VersionMismatch 412 "VERSION_MISMATCH" "Another version is stored";

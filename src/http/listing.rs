@@ -78,7 +78,8 @@ fn parse(query: &Map<String, Value>) -> Result<(Filter, usize), Vec<FieldError>>
     Ok((Filter { statuses, window, updated_since, sort, after }, limit))
 }
 
-fn limit(fields: &mut Fields<'_>) -> usize {
+/// The optional `limit` of a page.
+pub fn limit(fields: &mut Fields<'_>) -> usize {
     let shape = format!("a whole number from 1 to {MAX_PAGE}");
     let within = |text: &str| text.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
     let limit = fields.notation("limit", &shape, within).unwrap_or(PAGE);

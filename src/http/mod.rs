@@ -25,9 +25,10 @@ mod problem;
 mod query;
 mod status;
 mod stream;
+mod webhooks;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -41,12 +42,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info, info_span};
 
 use crate::accept::Acceptor;
+use crate::config;
 use crate::identity::Identities;
 use crate::metrics::{self, Metrics};
 use crate::store::reads::ClientReads;
 use crate::telemetry;
 use crate::vitals::Vitals;
 use crate::waiters::Waiters;
+use crate::webhooks::address::Policy;
 use caller::{CORRELATION_ID, CorrelationId};
 use door::Door;
 
@@ -59,8 +62,24 @@ pub struct Gateway {
     pub reads: ClientReads,
     pub vitals: Arc<Vitals>,
     pub metrics: Arc<Metrics>,
+    pub webhooks: WebhookRules,
     /// Sends waiting clients away with 202 when the process stops.
     pub stop: CancellationToken,
+}
+
+/// What the settings say of webhooks, as far as the door must know.
+pub struct WebhookRules {
+    /// Where they may go.
+    pub policy: Policy,
+    /// How long their deliveries are kept.
+    pub retention: Duration,
+}
+
+impl WebhookRules {
+    pub fn new(settings: &config::Webhooks) -> Self {
+        let policy = Policy::new(&settings.ports, settings.allow_insecure);
+        Self { policy, retention: settings.retention }
+    }
 }
 
 /// The routes of a gateway.
@@ -84,6 +103,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
             get(calendars::availability).put(calendars::set_availability),
         )
         .route("/api/users/{id}/slots", get(calendars::free_slots))
+        .merge(webhooks::routes())
         .with_state(gateway.clone())
         .route_layer(from_fn_with_state(gateway.door.clone(), door::known_callers))
         .route_layer(from_fn_with_state(gateway.identities.clone(), identify::identify))

@@ -204,6 +204,17 @@ pub async fn read<T>(
     Err(sqlx::Error::PoolTimedOut)
 }
 
+/// Lets a transaction come to its end in a task of its own, also when whoever waits for it leaves:
+/// one whose beginning is cancelled would leave its connection to the next user inside of it.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+) -> Result<T, sqlx::Error> {
+    tokio::spawn(work).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
 /// Brings the schema to this binary's version and lays out `partitions` partitions.
 ///
 /// # Errors

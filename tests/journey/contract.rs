@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::cast::Cast;
-use crate::stage::{Answer, Stage};
+use crate::stage::{Answer, Stage, User};
+use crate::webhooks::{Fate, plant};
 
 /// The document, read strictly: its objects are closed.
 struct Contract(Value);
@@ -120,3 +121,68 @@ async fn every_operation_answers_as_the_contract_says() {
         contract.names("get", path, &user.get(path).await.is(200));
     }
 }
+
+#[tokio::test]
+async fn every_operation_on_webhooks_answers_as_the_contract_says() {
+    let stage = Stage::new("contract-hooks").await;
+    let gateway = stage.gateway().await;
+    let (user, contract) = (User::new(&gateway), Contract::new());
+    let all = "/api/webhooks";
+    let new = json!({ "url": "https://example.org", "eventTypes": ["*"], "description": "x" });
+    let made = user.post(all, &[], new).await.is(201);
+    contract.names("post", all, &made);
+    contract.names("post", all, &user.post(all, &[], json!({})).await.is(400));
+    contract.names("get", all, &user.get("/api/webhooks?limit=1").await.is(200));
+
+    let (template, never) = (format!("{all}/{{id}}"), Uuid::now_v7().to_string());
+    let id = made.text("id").to_owned();
+    let body = |what: &str| match what {
+        "recover" => json!({ "since": chrono::Utc::now() - chrono::TimeDelta::minutes(60) }),
+        _ => json!({}),
+    };
+    for (path, status) in [(format!("{all}/{id}"), 200), (format!("{all}/{never}"), 404)] {
+        contract.names("get", &template, &user.get(&path).await.is(status));
+        let change = json!({ "enabled": true });
+        contract.names("patch", &template, &user.patch(&path, change).await.is(status));
+        for (what, done) in [("rotate-secret", 200), ("test", 202), ("recover", 202)] {
+            let status = if status == 200 { done } else { status };
+            let answer = user.post(&format!("{path}/{what}"), &[], body(what)).await.is(status);
+            contract.names("post", &format!("{template}/{what}"), &answer);
+        }
+        let log = user.get(&format!("{path}/deliveries")).await.is(status);
+        contract.names("get", &format!("{template}/deliveries"), &log);
+    }
+    let early = user.post(&format!("{all}/{id}/recover"), &[], json!({ "since": EARLY })).await;
+    contract.names("post", &format!("{template}/recover"), &early.is(422));
+
+    let template = format!("{template}/deliveries/{{deliveryId}}");
+    for fate in [Fate::Pending, Fate::Delivered, Fate::Exhausted, Fate::Retried] {
+        let delivery = plant(&stage, &id, 5, "booking.held", fate).await;
+        for (delivery, there) in [(&delivery, true), (&never, false)] {
+            let status = |there_is| if there { there_is } else { 404 };
+            let path = format!("{all}/{id}/deliveries/{delivery}");
+            contract.names("get", &template, &user.get(&path).await.is(status(200)));
+            let tried = user.get(&format!("{path}/attempts")).await.is(status(200));
+            contract.names("get", &format!("{template}/attempts"), &tried);
+            let again = user.post(&format!("{path}/redeliver"), &[], json!({})).await;
+            contract.names("post", &format!("{template}/redeliver"), &again.is(status(202)));
+        }
+    }
+    let path = format!("{all}/{id}");
+    contract.names(
+        "get",
+        &format!("{all}/{{id}}/deliveries"),
+        &user.get(&format!("{path}/deliveries")).await,
+    );
+    user.patch(&path, json!({ "enabled": false })).await.is(200);
+    for what in ["test", "recover"] {
+        let refused = user.post(&format!("{path}/{what}"), &[], body(what)).await.is(409);
+        contract.names("post", &format!("{all}/{{id}}/{what}"), &refused);
+    }
+    for status in [204, 404] {
+        contract.names("delete", &format!("{all}/{{id}}"), &user.delete(&path).await.is(status));
+    }
+}
+
+/// Before anything that is kept.
+const EARLY: &str = "2020-01-01T00:00:00Z";

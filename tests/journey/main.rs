@@ -40,3 +40,4 @@ mod servers_away;
 mod silence;
 mod stopping;
 mod unreadable;
+mod webhooks;

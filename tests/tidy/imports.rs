@@ -99,6 +99,7 @@ const HTTP: &[&str] = &[
     "telemetry",
     "vitals",
     "waiters",
+    "webhooks", // where they may go, and secrets
 ];
 const STAGE: &[&str] =
     &["booking", "failpoint", "metrics", "process", "queue", "retry", "store", "telemetry", "wake"];

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 pub use crate::messages::examples::{
-    BOOKING, COMMAND, DECIDED, KEY, USER, booking, interval, refusal,
+    BOOKING, COMMAND, DECIDED, ENDPOINT, EVENT, KEY, USER, booking, interval, refusal,
 };
 
 /// A Monday.

@@ -59,6 +59,20 @@ Bodies are JSON of at most 256 KiB. Unknown fields and parameters are refused, s
          is `Authorization: Bearer` with a token or an API key, or `X-API-Key`.",
     ),
     (
+        "Webhooks",
+        "A webhook endpoint gets each event that it asks for as a `POST` with the bytes of the \
+         event, at least once, with the headers of Standard Webhooks 1.0: `webhook-id` (the same in \
+         every attempt, so a repeated event is known by it), `webhook-timestamp` and \
+         `webhook-signature`. Any answer of 2xx is a success; all else is tried again for about 75 \
+         hours, except 410, which disables the endpoint. Events may come out of order: compare the \
+         booking's `version`. A command with `callbackUrl` posts its own outcome there.
+
+What an endpoint is told of belongs to whoever registered it: a user's endpoints are told of that \
+         user's calendar, a service's of every calendar, or of one user's when it names them in \
+         `X-User-ID`. Requests about webhooks take no idempotency key: to register twice makes two \
+         endpoints, to test twice makes two deliveries; all others may be sent again.",
+    ),
+    (
         "Refusals",
         "A no is a problem document of RFC 9457, `application/problem+json`, with a `code` for \
          programs. `errors` names every field, parameter or header that is wrong. `HEAD` is \

@@ -18,6 +18,7 @@ mod page;
 mod parameters;
 mod schemas;
 mod table;
+mod webhooks;
 
 use axum::Router;
 use axum::body::Bytes;

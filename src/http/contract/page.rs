@@ -198,9 +198,11 @@ fn curl(operation: &Operation) -> String {
         match operation.path {
             path if path.contains("/users/") => examples::USER,
             path if path.contains("/commands/") => examples::COMMAND,
+            path if path.contains("/webhooks/") => examples::ENDPOINT,
             _ => examples::BOOKING,
         },
     );
+    path = path.replace("{deliveryId}", examples::EVENT);
     let required =
         |place| operation.parameters.iter().filter(move |p| p.required && p.place == place);
     for (index, parameter) in required(Place::Query).enumerate() {

@@ -16,11 +16,11 @@ const fn header(name: &'static str, about: &'static str, schema: fn() -> Value) 
     Parameter { place: Place::Header, name, required: false, about, schema }
 }
 
-const fn query(name: &'static str, about: &'static str, schema: fn() -> Value) -> Parameter {
+pub const fn query(name: &'static str, about: &'static str, schema: fn() -> Value) -> Parameter {
     Parameter { place: Place::Query, name, required: false, about, schema }
 }
 
-const fn path(about: &'static str) -> Parameter {
+pub const fn path(about: &'static str) -> Parameter {
     Parameter { place: Place::Path, name: "id", required: true, about, schema: uuid }
 }
 

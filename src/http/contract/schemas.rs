@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::availability;
 use super::examples;
+use super::webhooks;
 use crate::messages::shapes::{self, about, named, nullable, open, positive, utc, uuid};
 
 /// Every named schema.
@@ -25,7 +26,7 @@ pub fn all() -> Map<String, Value> {
         ("Readiness", readiness()),
     ];
     let own = named.map(|(name, schema)| (name.to_owned(), schema));
-    shapes::shared().into_iter().chain(own).collect()
+    shapes::shared().into_iter().chain(own).chain(webhooks::schemas::all()).collect()
 }
 
 /// The first example of a named schema.
@@ -49,7 +50,7 @@ fn history() -> Value {
     open(properties, &["entries"], &examples::history())
 }
 
-fn next_cursor() -> Value {
+pub fn next_cursor() -> Value {
     about("There while more follows.", json!({ "type": "string" }))
 }
 

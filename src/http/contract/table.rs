@@ -8,11 +8,12 @@ use super::parameters::{
     REPLAYED, RETRY_AFTER, RETRY_WHILE_ACCEPTED, SLOT_DURATION, SORT, START_DATE, STATUS, STEP,
     TIME_ZONE, TO, UPDATED_SINCE, USER,
 };
+use super::webhooks::WEBHOOKS;
 use crate::booking::problem::Code::{self, *};
 use crate::metrics;
 
 /// In the order in which people read them.
-pub const OPERATIONS: &[Group] = &[BOOKINGS, COMMANDS, CALENDARS, WATCHING, CONTRACT];
+pub const OPERATIONS: &[Group] = &[BOOKINGS, COMMANDS, CALENDARS, WEBHOOKS, WATCHING, CONTRACT];
 
 impl Operation {
     /// What any operation may refuse, before it does anything.
@@ -323,7 +324,7 @@ const CONTRACT: Group = Group {
 };
 
 /// What most reads have in common.
-const READ: Operation = Operation {
+pub const READ: Operation = Operation {
     method: Get,
     path: "",
     id: "",
@@ -363,7 +364,11 @@ const OF_A_BOOKING: &[Link] = &[
     Link { operation: "cancelBooking", id: "/id" },
 ];
 
-const fn found(about: &'static str, headers: &'static [Header], schema: &'static str) -> Answer {
+pub const fn found(
+    about: &'static str,
+    headers: &'static [Header],
+    schema: &'static str,
+) -> Answer {
     Answer { status: 200, about, headers, content: Content::Json(schema), links: &[] }
 }
 

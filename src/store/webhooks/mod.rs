@@ -4,7 +4,10 @@
 //! tell. A delivery waits as long as it is in `webhook_queue`; it was delivered if one of its
 //! attempts says so, and is exhausted otherwise.
 
+pub mod again;
 pub mod callbacks;
+pub mod endpoints;
+pub mod log;
 pub mod queue;
 pub mod retention;
 pub mod shards;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     BOOKING, Case, INVALID, USER, base_body, cancel, case, create, full, keys, reschedule,
 };
+use crate::webhooks::refusals::FORBIDDEN_URLS;
 
 /// Every case of a wrong body.
 pub fn cases() -> impl Iterator<Item = Case> {
@@ -18,6 +19,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         impossible_times(),
         wrong_metadata(),
         wrong_changes(),
+        wrong_callbacks(),
     ];
     groups.into_iter().flatten()
 }
@@ -267,4 +269,36 @@ fn wrong_changes() -> Vec<Case> {
             "endTime",
         ),
     ]
+}
+
+fn wrong_callbacks() -> Vec<Case> {
+    const FIELD: &str = "callbackUrl";
+    let long = format!("https://hooks.example.org/{}", "a".repeat(2048));
+    let values = [
+        ("a number", json!(1)),
+        ("an object", json!({ "url": "https://hooks.example.org" })),
+        ("empty", json!("")),
+        ("a path", json!("/booked")),
+        ("no scheme", json!("hooks.example.org")),
+        ("a mail address", json!("mailto:me@example.org")),
+        ("more than 2048 characters", json!(long)),
+    ];
+    let forbidden = FORBIDDEN_URLS.map(|url| (url, json!(url)));
+    let mut cases: Vec<_> = values
+        .into_iter()
+        .chain(forbidden)
+        .map(|(name, value)| {
+            let name = format!("callbackUrl: {name}");
+            case(&name, create().set(FIELD, value), 400, INVALID, FIELD)
+        })
+        .collect();
+    let local = json!({ FIELD: "https://127.0.0.1/" }).to_string();
+    let confirm = create().path(&format!("/api/bookings/{BOOKING}/confirm")).body(&*local);
+    let moved =
+        base_body().to_string().replacen('{', &format!("{},", &local[..local.len() - 1]), 1);
+    let moved = reschedule(&moved).lacking("userId");
+    cases.push(case("callbackUrl: of a cancel", cancel(&local), 400, INVALID, FIELD));
+    cases.push(case("callbackUrl: of a confirm", confirm, 400, INVALID, FIELD));
+    cases.push(case("callbackUrl: of a move", moved, 400, INVALID, FIELD));
+    cases
 }

@@ -62,6 +62,7 @@ fn wrong_methods() -> Vec<Case> {
     let cancelling = format!("/api/bookings/{BOOKING}/cancel");
     let booking = format!("/api/bookings/{BOOKING}");
     let command = format!("/api/commands/{BOOKING}");
+    let webhook = format!("/api/webhooks/{BOOKING}");
     [
         ("GET", "/api/bookings", "POST"),
         ("PUT", "/api/bookings", "POST"),
@@ -76,6 +77,8 @@ fn wrong_methods() -> Vec<Case> {
         ("POST", "/health", "GET,HEAD"),
         ("DELETE", "/health/ready", "GET,HEAD"),
         ("PUT", "/metrics", "GET,HEAD"),
+        ("DELETE", "/api/webhooks", "POST,GET,HEAD"),
+        ("PUT", &webhook, "GET,HEAD,PATCH,DELETE"),
     ]
     .into_iter()
     .map(|(method, path, allow)| {

@@ -168,6 +168,8 @@ async fn good_requests_are_accepted(stage: &Stage, gateway: &Process) {
         ("chunked", create().chunked()),
         ("the largest body", create().body(&padded[..256 * 1024])),
         ("null is not given", create().set("metadata", Value::Null)),
+        ("a callback", create().set("callbackUrl", "https://hooks.example.org/booked?a=b")),
+        ("a callback of a cancel", cancel(r#"{"callbackUrl":"https://hooks.example.org"}"#)),
         ("50 keys", create().set("metadata", keys(50))),
         ("50 keys with 500 characters", create().set("metadata", full("v"))),
         ("the longest correlation id", create().with("X-Correlation-ID", "c".repeat(128))),
@@ -199,6 +201,7 @@ async fn nothing_changed(stage: &Stage) {
         ("allocations", "select count(*) from allocations"),
         ("audit", "select count(*) from audit"),
         ("dead_letters", "select count(*) from dead_letters"),
+        ("webhook_endpoints", "select count(*) from webhook_endpoints"),
     ] {
         assert_eq!(stage.number(count).await, 0, "rows of {table}");
     }
