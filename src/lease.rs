@@ -52,6 +52,14 @@ for i, key in ipairs(KEYS) do
 end
 return kept";
 
+/// The members that live, and who holds each of the other keys.
+const HOLDERS: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holders = {}
+for i = 2, #KEYS do holders[i - 1] = redis.call('GET', KEYS[i]) end
+return { redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf'), holders }";
+
 const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
@@ -132,11 +140,11 @@ impl Leases {
     }
 
     fn workers(&self) -> String {
-        format!("{}:workers", self.prefix)
+        workers_key(&self.prefix)
     }
 
     fn key(&self, partition: u16) -> String {
-        format!("{}:lease:p.{partition:02}", self.prefix)
+        lease_key(&self.prefix, partition)
     }
 
     fn validity_ms(&self) -> u64 {
@@ -168,6 +176,37 @@ pub async fn leave(link: &Link, key: &str, member: &str) -> Result<(), RedisErro
     let mut remove = cmd("ZREM");
     remove.arg(key).arg(member);
     bounded(remove.query_async(&mut link.clone())).await
+}
+
+/// Who lives, and who holds which lease: for those who only look.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    pub workers: Vec<String>,
+    /// By partition; none where nobody holds it.
+    pub holders: Vec<Option<String>>,
+}
+
+/// Looks, and changes nothing.
+///
+/// # Errors
+/// When the URL is malformed, or Redis is away.
+pub async fn holders(url: &str, prefix: &str, partitions: u16) -> Result<Holders, RedisError> {
+    let link = link(url)?;
+    let script = Script::new(HOLDERS);
+    let mut call = script.key(workers_key(prefix));
+    for partition in 0..partitions {
+        call.key(lease_key(prefix, partition));
+    }
+    let (workers, holders) = bounded(call.invoke_async(&mut link.clone())).await?;
+    Ok(Holders { workers, holders })
+}
+
+fn workers_key(prefix: &str) -> String {
+    format!("{prefix}:workers")
+}
+
+fn lease_key(prefix: &str, partition: u16) -> String {
+    format!("{prefix}:lease:p.{partition:02}")
 }
 
 fn milliseconds(validity: Duration) -> u64 {

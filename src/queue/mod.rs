@@ -13,6 +13,7 @@
 
 mod consume;
 mod error;
+pub mod inspect;
 mod link;
 mod publish;
 mod topology;

@@ -58,15 +58,15 @@ pub fn partition_key(partition: u16) -> String {
     format!("p.{partition:02}")
 }
 
-const EXCHANGES: [(&str, ExchangeKind); 4] = [
+pub(super) const EXCHANGES: [(&str, ExchangeKind); 4] = [
     (DEAD_EXCHANGE, ExchangeKind::Direct),
     (SUBMIT_EXCHANGE, ExchangeKind::Direct),
     (COMMANDS_EXCHANGE, ExchangeKind::Direct),
     (EVENTS_EXCHANGE, ExchangeKind::Topic),
 ];
 
-struct Queue {
-    name: String,
+pub(super) struct Queue {
+    pub(super) name: String,
     /// Exchange and routing key.
     binding: (&'static str, String),
     arguments: &'static [(&'static str, Argument)],
@@ -108,7 +108,7 @@ const PARTITION_ARGUMENTS: &[(&str, Argument)] = &[
     ("x-overflow", Text("reject-publish")),
 ];
 
-fn queues(partitions: u16) -> impl Iterator<Item = Queue> {
+pub(super) fn queues(partitions: u16) -> impl Iterator<Item = Queue> {
     let dead = Queue {
         name: DEAD_QUEUE.into(),
         binding: (DEAD_EXCHANGE, DEAD_KEY.into()),
@@ -172,14 +172,19 @@ pub(super) async fn declare(channel: &Channel, partitions: u16) -> Result<(), Qu
     Ok(())
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
+/// Declares a queue as the table has it, without its binding. What exists and is equal stays as it is.
+pub(super) async fn declare_queue_only(channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let name = short(&queue.name)?;
-    let declared = channel.queue_declare(name.clone(), durable, table(queue.arguments)?);
-    bounded("queue.declare", declared).await.map_err(|error| mismatch(error, &queue.name))?;
+    let declared = channel.queue_declare(short(&queue.name)?, durable, table(queue.arguments)?);
+    let declared = bounded("queue.declare", declared).await;
+    declared.map(|_| ()).map_err(|error| mismatch(error, &queue.name))
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
+    declare_queue_only(channel, queue).await?;
     let (exchange, key) = &queue.binding;
     let bound = channel.queue_bind(
-        name,
+        short(&queue.name)?,
         short(exchange)?,
         short(key)?,
         QueueBindOptions::default(),

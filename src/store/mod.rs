@@ -15,6 +15,7 @@ pub mod bookings;
 pub mod calendars;
 pub mod commands;
 pub mod decisions;
+pub mod doctor;
 pub mod leadership;
 pub mod listing;
 pub mod outbox;
@@ -44,6 +45,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// Connections for reads; more requests wait for one of them.
 const MAX_READ_CONNECTIONS: u32 = 8;
+/// What one process opens at most: its reads, and one connection for each stage that keeps one
+/// (accepting, deciding, taking fences, sweeping, a relay for each stream, webhooks) or is short-lived.
+pub const CONNECTIONS_OF_A_PROCESS: i32 = MAX_READ_CONNECTIONS.cast_signed() + 10;
 
 /// The settings of a connection, by what it is used for. Every wait on the server is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub enum Purpose {
     Webhooks,
     /// Migrating and verifying: long statements.
     Operate,
+    /// Looking for what is wrong: as a read, and never in anybody's way.
+    Examine,
 }
 
 impl Purpose {
@@ -74,6 +80,7 @@ impl Purpose {
             Self::Relay => "booking relay",
             Self::Webhooks => "booking webhooks",
             Self::Operate => "booking operator",
+            Self::Examine => "booking doctor",
         }
     }
 
@@ -107,7 +114,7 @@ impl Purpose {
                 ("enable_mergejoin", "off"),
                 ("enable_seqscan", "off"),
             ]),
-            Self::Read | Self::Operate => {}
+            Self::Read | Self::Operate | Self::Examine => {}
         }
         settings
     }
