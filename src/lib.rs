@@ -25,6 +25,7 @@ pub mod wake;
 pub mod api_keys;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod failpoint;
 pub mod health;
 pub mod metrics;

@@ -3,13 +3,14 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use booking::config::{Config, DEFAULT_PORT, LogConfig, Settings};
 use booking::http::contract;
 use booking::process::{exit_code, stop_on_signals};
 use booking::roles::{self, Role};
-use booking::{api_keys, dev, health, messages, store, telemetry, verify};
+use booking::{api_keys, dev, doctor, health, messages, store, telemetry, verify};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 A first try needs no settings: `booking dev` starts servers of its own and prints what to do.
 In production run `booking migrate` once a release, then any number of `booking gateway`,
-`booking worker` and `booking webhooks`, each with DATABASE_URL, AMQP_URL and REDIS_URL.";
+`booking worker` and `booking webhooks`, each with DATABASE_URL, AMQP_URL and REDIS_URL;
+`booking doctor` tells what is wrong with them.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -46,6 +48,9 @@ enum Command {
     Migrate(Settings),
     /// Check on the stored data that the promises hold: exit 0 if they do, 1 if not
     Verify(VerifyArgs),
+    /// Check servers and settings, and say what is wrong, what that means and what mends it
+    #[command(after_long_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Create, list and revoke the API keys of users and services (AUTH_MODE=api-key)
     ApiKeys(ApiKeysArgs),
     /// Ask whether the process at PORT lives: exit 0 if it does, 1 if not. For health checks of
@@ -82,6 +87,39 @@ struct VerifyArgs {
     patience: u32,
 }
 
+/// Looks at PostgreSQL, RabbitMQ, Redis and the settings, and changes nothing. Where all is well it
+/// prints one line; else each finding with what it means and the command or setting that mends it.
+#[derive(Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    data: DataDir,
+
+    /// Seconds that a command, a message or a transaction may be under way before that is a finding
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    patience: u32,
+
+    /// Exit 1 for warnings too
+    #[arg(long)]
+    strict: bool,
+
+    /// Print the report as JSON, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+const DOCTOR_HELP: &str = "\
+Exit codes:
+  0  nothing is wrong, or there are warnings only
+  1  an error was found (with --strict: or a warning), or some checks could not be made
+  2  nothing could be looked at: the settings cannot be used, or no server answers
+
+Run it with the settings of the processes it is to speak for, on their machine: before the first
+start, after a change, and when something is odd. It may run beside them at any time. A server that
+does not answer costs it at most half a minute. Passwords are never printed.";
+
 #[derive(Args)]
 struct ApiKeysArgs {
     #[command(flatten)]
@@ -108,7 +146,7 @@ struct HealthArgs {
 #[derive(Args)]
 struct DataDir {
     /// Folder of the private servers' data, and of the file `env` with the addresses in use.
-    /// `verify` and `api-keys` read that file for what is not set
+    /// `verify`, `doctor` and `api-keys` read that file for what is not set
     #[arg(long, env = "BOOKING_DATA_DIR", default_value = ".booking")]
     data_dir: PathBuf,
 }
@@ -134,6 +172,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Dev(args) => run_dev(args).await,
         Command::Migrate(settings) => operate(migrate(&settings).await),
         Command::Verify(args) => operate(run_verify(args).await),
+        Command::Doctor(args) => run_doctor(args).await,
         Command::ApiKeys(args) => operate(run_api_keys(args).await),
         Command::Health(args) => run_health(args).await,
         Command::Openapi => {
@@ -230,6 +269,15 @@ async fn run_verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     print!("{}", report.text);
     println!("{}", if report.holds { "all promises hold" } else { "a promise is BROKEN" });
     Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_doctor(args: DoctorArgs) -> ExitCode {
+    let mut settings = args.settings;
+    settings.fill_from(&args.data.data_dir.join("env"));
+    let patience = Duration::from_secs(args.patience.into());
+    let report = doctor::run(&settings, patience).await;
+    print!("{}", if args.json { report.json() } else { report.text() });
+    ExitCode::from(report.exit_code(args.strict))
 }
 
 async fn run_api_keys(args: ApiKeysArgs) -> anyhow::Result<ExitCode> {

@@ -36,6 +36,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("api_keys", &["identity", "store"]),
     ("health", &[]),
     ("verify", &["queue", "store"]),
+    ("doctor", &["config", "lease", "queue", "store"]),
     ("roles", ROLES),
     ("dev", &["config", "roles", "store"]),
     ("main", MAIN),
@@ -78,6 +79,7 @@ const MAIN: &[&str] = &[
     "api_keys",
     "config",
     "dev",
+    "doctor",
     "health",
     "http",     // prints the contract
     "messages", // writes the schemas
