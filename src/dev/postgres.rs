@@ -1,7 +1,7 @@
 //! A private PostgreSQL, with the durability of a real one.
 //!
-//! `fsync` and `synchronous_commit` stay on: the promises of this program rest on them, and what is
-//! measured here should hold elsewhere. Everybody on this machine may connect as `postgres` without
+//! `fsync` and `synchronous_commit` stay on, as they are unless somebody changes them: the promises of
+//! this program rest on them, and what is measured here should hold elsewhere. Everybody on this machine may connect as `postgres` without
 //! a password, over loopback only.
 //!
 //! PostgreSQL refuses to run as root. Started by root, it runs as the user `postgres`; if that user
@@ -33,7 +33,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// Where the data of a cluster started by root goes if `postgres` cannot reach the folder.
 const ELSEWHERE: &str = "/var/lib";
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 7] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=200",
@@ -41,8 +41,6 @@ const SETTINGS: [&str; 9] = [
     "max_wal_size=4GB",
     "wal_compression=on",
     "jit=off",
-    "fsync=on",
-    "synchronous_commit=on",
 ];
 
 pub struct Postgres {

@@ -7,6 +7,7 @@
 
 mod run;
 
+mod doctor;
 mod first_try;
 mod killed;
 mod servers;

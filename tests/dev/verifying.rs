@@ -126,13 +126,13 @@ async fn some_history(dir: &Dir, given: &[(&str, &str)]) -> (String, String) {
 }
 
 /// `booking serve` in a process of its own.
-struct Serve {
+pub struct Serve {
     process: Child,
     address: String,
 }
 
 impl Serve {
-    fn start(dir: &Dir, given: &[(&str, &str)]) -> Serve {
+    pub fn start(dir: &Dir, given: &[(&str, &str)]) -> Serve {
         let log = dir.0.join("serve.log");
         let process = booking(&["serve"], given)
             .stdout(Stdio::null())
@@ -161,7 +161,16 @@ impl Serve {
         request.send().await.unwrap().json().await.unwrap()
     }
 
-    fn stop(&mut self) {
+    /// All its stages are at work: a booking is decided.
+    pub async fn decides_something(&self) {
+        let user = Uuid::now_v7().to_string();
+        let body = json!({ "userId": user, "startTime": "2099-03-01T09:00:00Z",
+                           "endTime": "2099-03-01T09:30:00Z" });
+        let booked = self.post(&user, "/api/bookings", body).await;
+        assert_eq!(booked["version"], 1, "{booked}");
+    }
+
+    pub fn stop(&mut self) {
         kill("TERM", self.process.id());
         assert!(self.process.wait().unwrap().success());
     }
