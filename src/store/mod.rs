@@ -105,9 +105,18 @@ impl Purpose {
                 ("enable_seqscan", "off"),
             ]),
             Self::Accept => settings.push(("plan_cache_mode", "force_generic_plan")),
-            // A lost delete only means that a message is published, or an attempt made, again, which
-            // changes nothing.
-            Self::Relay | Self::Webhooks => settings.extend([
+            // Found empty by the last ANALYZE, a queue of many rows must still be read from its
+            // head by its key, and not be gathered and sorted as a whole.
+            Self::Webhooks => settings.extend([
+                ("idle_session_timeout", RELAY_IDLE_LIMIT),
+                ("synchronous_commit", "off"),
+                ("enable_bitmapscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+            ]),
+            // A lost delete only means that a message is published again, which changes nothing.
+            Self::Relay => settings.extend([
                 ("idle_session_timeout", RELAY_IDLE_LIMIT),
                 ("synchronous_commit", "off"),
                 ("enable_hashjoin", "off"),

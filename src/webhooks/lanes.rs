@@ -22,7 +22,7 @@ const MAX_HELD_SLOW: usize = MAX_HELD / 2;
 /// Attempts under way to one receiver at first, and at least.
 const FIRST_LIMIT: usize = 4;
 /// Attempts under way to one receiver; more wait.
-const MOST_AT_ONCE: usize = 64;
+pub const MOST_AT_ONCE: usize = 64;
 /// Deliveries that are held for one receiver, so that the next attempt can follow at once.
 const READ_AHEAD: usize = 192;
 /// What is read for a receiver that is not known yet.

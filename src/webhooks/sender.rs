@@ -33,8 +33,9 @@ const MAX_READ_BYTES: usize = 64 * 1024;
 /// A connection that nobody used for so long is closed. Below the 5 s after which common servers
 /// close theirs, so that a POST does not cross their farewell.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
-/// More connections to one receiver are closed after their use.
-const MAX_IDLE_PER_RECEIVER: usize = 16;
+/// More connections to one receiver are closed after their use. As many as may be under way to it
+/// at once ([`super::lanes`]): with fewer, a busy receiver would be connected anew all the time.
+const MAX_IDLE_PER_RECEIVER: usize = super::lanes::MOST_AT_ONCE;
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug)]

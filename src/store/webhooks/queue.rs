@@ -35,7 +35,7 @@ pub struct Due {
 }
 
 /// What is due in `shards`, of each target its oldest `usual` rows, or as many as `rows` says; at
-/// most `most` in all, from the shards named first.
+/// most `most` in all, by and large of one target in each shard after the other.
 ///
 /// # Errors
 /// When the server is away.
@@ -59,13 +59,13 @@ pub async fn due(
 /// Walks from target to target by the queue's key, so that the length of a target's queue costs
 /// the others nothing.
 const DUE: &str = "
-with recursive waiting (shard, target_id, place) as (
-  (select s.shard, q.target_id, s.place
-   from unnest($1::smallint[]) with ordinality s(shard, place)
+with recursive waiting (shard, target_id) as (
+  (select s.shard, q.target_id
+   from unnest($1::smallint[]) s(shard)
    cross join lateral (
      select target_id from webhook_queue where shard = s.shard order by target_id limit 1) q)
   union all
-  select w.shard, q.target_id, w.place from waiting w
+  select w.shard, q.target_id from waiting w
   cross join lateral (
     select target_id from webhook_queue where shard = w.shard and target_id > w.target_id
     order by target_id limit 1) q
@@ -84,7 +84,7 @@ cross join lateral (
   order by q.due_at, q.event_id limit a.rows) q
 join webhook_deliveries d on d.target_id = q.target_id and d.event_id = q.event_id
 where a.rows > 0
-order by a.place limit $4";
+limit $4";
 
 /// What an attempt came to.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! when its time is over (its endpoint was disabled by its owner) is given up with it.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 /// Rows of each table that one call deletes at most.
 pub const MAX_BATCH: i64 = 1000;
@@ -19,6 +19,9 @@ pub async fn prune(
     limit: DateTime<Utc>,
 ) -> Result<u64, sqlx::Error> {
     let mut pruned = 0;
+    let mut transaction = connection.begin().await?;
+    // The indexes on time are of a kind that only such a scan can use.
+    sqlx::query("set local enable_bitmapscan = on").execute(&mut *transaction).await?;
     for statement in [
         "delete from webhook_attempts where ctid = any(array(
            select ctid from webhook_attempts where at < $1 limit $2))",
@@ -34,7 +37,8 @@ pub async fn prune(
            limit $2))",
     ] {
         let deleted = sqlx::query(statement).bind(limit).bind(MAX_BATCH);
-        pruned += deleted.execute(&mut *connection).await?.rows_affected();
+        pruned += deleted.execute(&mut *transaction).await?.rows_affected();
     }
+    transaction.commit().await?;
     Ok(pruned)
 }
