@@ -16,7 +16,7 @@ use super::health::{Breaker, Circuit};
 use crate::store::webhooks::queue::Due;
 
 /// Deliveries that this process holds, with their bodies; more wait in the queue.
-pub const MAX_HELD: usize = 1024;
+pub const MAX_HELD: usize = 2048;
 /// Of them, deliveries to receivers that are slow or not known.
 const MAX_HELD_SLOW: usize = MAX_HELD / 2;
 /// Attempts under way to one receiver at first, and at least.
@@ -24,7 +24,7 @@ const FIRST_LIMIT: usize = 4;
 /// Attempts under way to one receiver; more wait.
 pub const MOST_AT_ONCE: usize = 64;
 /// Deliveries that are held for one receiver, so that the next attempt can follow at once.
-const READ_AHEAD: usize = 192;
+const READ_AHEAD: usize = 512;
 /// What is read for a receiver that is not known yet.
 pub const FIRST_READ: usize = 16;
 /// A receiver that takes longer to answer is slow.

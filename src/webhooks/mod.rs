@@ -62,9 +62,9 @@ use signature::Secret;
 const PACE: Duration = Duration::from_millis(20);
 /// Without work, the queue is looked at this often.
 const IDLE_POLL: Duration = Duration::from_millis(50);
-/// A step that takes long, because very many targets wait in the queue, is followed by a wait as
-/// long: steps begin so many times their length apart.
-const REST: u32 = 2;
+/// A look at the queue that takes long, because very many targets wait in it, is followed by a
+/// wait of so many times its length.
+const REST: u32 = 3;
 /// How often shards are counted and shared anew.
 const BALANCE_PERIOD: Duration = Duration::from_secs(1);
 /// How often the log is pruned, and the queue counted.
@@ -93,6 +93,8 @@ pub struct Webhooks {
     /// At most [`MAX_HELD`] attempts are under way, so the channel needs no bound.
     ending: mpsc::UnboundedSender<Attempt>,
     turn: usize,
+    /// How long the last look at the queue took.
+    looked: Duration,
 }
 
 /// What one step did.
@@ -129,6 +131,7 @@ impl Webhooks {
             ended,
             ending,
             turn: 0,
+            looked: Duration::ZERO,
         })
     }
 
@@ -173,9 +176,8 @@ impl Webhooks {
             let step = step.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
             backoff.reset();
             self.note();
-            let took = begun.elapsed();
-            let pause = if step == Step::Idle { IDLE_POLL } else { PACE };
-            self.pause(begun + pause.max(took * REST), stop).await;
+            let pace = if step == Step::Idle { IDLE_POLL } else { PACE };
+            self.pause(begun + pace.max(self.looked * REST), stop).await;
         }
         self.finish(&mut connection).await
     }
@@ -193,6 +195,7 @@ impl Webhooks {
             let shards = self.shards.in_turn(self.turn);
             let rows = self.lanes.rows(now);
             let due = queue::due(connection, &shards, &rows, FIRST_READ, free).await?;
+            self.looked = now.elapsed();
             self.lanes.hold(due, now);
         }
         let begun = self.lanes.begin(now);
