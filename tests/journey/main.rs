@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cast;
+mod examples;
 mod issuer;
 mod link;
 mod listener;

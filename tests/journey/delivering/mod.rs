@@ -4,6 +4,7 @@ mod again;
 mod arriving;
 mod failing;
 mod ten_thousand;
+mod verified;
 
 use crate::stage::{Process, Stage};
 

@@ -1,26 +1,10 @@
 //! A program of another language at the queue door: `deploy/examples/submit.py`, as it is.
 
-use std::process::Stdio;
-
 use serde_json::Value;
-use tokio::process::Command;
 
 use super::open_gateway;
+use crate::examples::python;
 use crate::stage::{Stage, until};
-
-/// Python, with what the examples need.
-pub fn python(arguments: &[&str]) -> Command {
-    let mut command = Command::new("tests/journey/python");
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .arg("deploy/examples/requirements.txt")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
 
 #[tokio::test]
 async fn a_thousand_commands_get_their_decisions_over_a_kill_of_a_door() {

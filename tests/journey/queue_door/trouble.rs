@@ -5,9 +5,9 @@ use booking::store;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::many::python;
 use super::open_gateway;
 use super::service::{Letter, Service};
+use crate::examples::python;
 use crate::stage::{PATIENCE, Process, Stage, start_servers, until, until_within};
 
 #[tokio::test]
