@@ -181,21 +181,31 @@ impl Relay {
         let publishing = publisher.publish_all(&messages, CONFIRM_LIMIT).instrument(span);
         let verdicts = publishing.await;
         failpoint::reach(failpoint::RELAY_PUBLISHED);
-        let confirmed: Vec<i64> = std::iter::zip(&verdicts, rows)
-            .filter(|(verdict, _)| **verdict == Verdict::Confirmed)
+        let settled: Vec<i64> = std::iter::zip(&verdicts, rows)
+            .filter(|(verdict, _)| self.settles(**verdict))
             .flat_map(|(_, rows)| rows)
             .collect();
-        if !confirmed.is_empty() {
-            outbox::delete(connection, self.stream, &confirmed).await?;
+        if !settled.is_empty() {
+            outbox::delete(connection, self.stream, &settled).await?;
         }
-        self.count(&verdicts, confirmed.len());
+        self.count(&verdicts, settled.len());
         Ok(if verdicts.contains(&Verdict::Unknown) {
             Outcome::Unknown
-        } else if verdicts.iter().any(|verdict| *verdict != Verdict::Confirmed) {
+        } else if !verdicts.iter().all(|verdict| self.settles(*verdict)) {
             Outcome::Refused
         } else {
-            Outcome::Relayed(confirmed.len())
+            Outcome::Relayed(settled.len())
         })
+    }
+
+    /// Whether a message is done with. A reply that its queue does not take is its owner's concern:
+    /// kept, the replies to one service would in the end hold up those to all others.
+    fn settles(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Confirmed => true,
+            Verdict::Nacked => self.stream == Stream::Replies,
+            Verdict::Returned | Verdict::Unknown => false,
+        }
     }
 
     fn count(&self, verdicts: &[Verdict], rows: usize) {

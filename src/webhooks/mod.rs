@@ -67,9 +67,11 @@ const IDLE_POLL: Duration = Duration::from_millis(50);
 const REST: u32 = 3;
 /// How often shards are counted and shared anew.
 const BALANCE_PERIOD: Duration = Duration::from_secs(1);
-/// How often the log is pruned, and the queue counted.
+/// How often the queue is counted.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
-/// Batches that one upkeep prunes at most.
+/// How often the log is pruned.
+const PRUNE_PERIOD: Duration = Duration::from_secs(60);
+/// Batches that are pruned at a time; with more, the log is pruned by and by.
 const MAX_PRUNES: usize = 10;
 /// At the stop, attempts that are under way may take so long; the others are made again.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -95,6 +97,7 @@ pub struct Webhooks {
     turn: usize,
     /// How long the last look at the queue took.
     looked: Duration,
+    pruned: Option<Instant>,
 }
 
 /// What one step did.
@@ -132,6 +135,7 @@ impl Webhooks {
             ending,
             turn: 0,
             looked: Duration::ZERO,
+            pruned: None,
         })
     }
 
@@ -318,8 +322,13 @@ impl Webhooks {
         self.metrics.webhook_waiting.set(waiting.rows);
         self.metrics.webhook_overdue.set(waiting.overdue_seconds);
         if !self.shards.keeps(0) {
-            return Ok(()); // one process prunes: the owner of the first shard
+            return Ok(()); // the rest is done by one process: the owner of the first shard
         }
+        queue::give_up_disabled(connection).await?;
+        if self.pruned.is_some_and(|at| at.elapsed() < PRUNE_PERIOD) {
+            return Ok(());
+        }
+        self.pruned = Some(Instant::now());
         let limit = Utc::now() - self.retention;
         for _ in 0..MAX_PRUNES {
             if retention::prune(connection, limit).await? == 0 {

@@ -3,6 +3,7 @@
 //! Each has one effect: one booking, one audit row, one final state. Messages may be doubled,
 //! outcomes may not.
 
+use booking::booking::Stream;
 use booking::queue::{COMMANDS_EXCHANGE, EVENTS_EXCHANGE, partition_key};
 
 use crate::listener::{Listener, first_sight};
@@ -166,11 +167,11 @@ async fn doomed(stage: &Stage, role: &str, failpoint: &str) -> Process {
     process
 }
 
-/// A doomed worker that relays both streams.
+/// A doomed worker that relays all streams.
 async fn leader(stage: &Stage, failpoint: &str) -> Process {
     let worker = doomed(stage, "worker", failpoint).await;
-    until("it relays both streams", async || worker.metric("booking_relay_leader").await >= 2.0)
-        .await;
+    let streams = Stream::ALL.len() as f64;
+    until("it relays all", async || worker.metric("booking_relay_leader").await >= streams).await;
     worker
 }
 

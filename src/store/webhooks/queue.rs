@@ -218,6 +218,21 @@ pub async fn disable(
     Ok(())
 }
 
+/// Gives up what waits for disabled endpoints: a decision that had seen one of them enabled may have
+/// queued it while that one was being disabled.
+///
+/// # Errors
+/// When the server is away.
+pub async fn give_up_disabled(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "delete from webhook_queue q using webhook_endpoints e
+         where e.disabled_reason is not null and q.shard = e.shard and q.target_id = e.id",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// What waits to be delivered, counted up to [`MOST_COUNTED`] rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, sqlx::FromRow)]
 pub struct Waiting {

@@ -75,6 +75,7 @@ async fn ten_thousand_bookings_reach_whoever_listens_whatever_the_others_do() {
 
     let (enabled, reason, _) = stage.state_of(to_gone.id).await;
     assert!(!enabled && reason.unwrap().contains("410"));
+    stage.nothing_waits_for(to_gone.id).await;
     let (waiting, arrived, _) = stage.deliveries(to_gone.id).await;
     assert_eq!((waiting, arrived), (0, 0));
     assert!(gone.count() <= 16, "{} after 410", gone.count());

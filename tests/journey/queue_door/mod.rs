@@ -123,14 +123,15 @@ async fn answers_that_nobody_can_get_hold_nobody_up() {
     let stage = Stage::new("no-replies").await;
     let (gateway, _worker) = (open_gateway(&stage, &[]).await, stage.worker().await);
     let (service, user) = (Service::at(&stage).await, Uuid::now_v7());
-    let gone = Some("service.guest.gone".to_owned());
-    for start in [0, 60] {
+    let gone = "service.guest.gone".to_owned();
+    for (start, queue) in [(0, gone), (60, service.full_queue().await)] {
+        let queue = Some(queue);
         let letter = Letter::create(user, start, start + 30).key(&format!("{start}"));
-        let lost = Letter { reply_to: gone.clone(), ..letter.clone() };
+        let lost = Letter { reply_to: queue.clone(), ..letter.clone() };
         service.sends(&lost).await;
         service.sends(&lost).await; // a replay, whose answers the door sends itself
         service.sends(&letter).await;
-        let refused = Letter { reply_to: gone.clone(), ..letter.key("of another").body("{}") };
+        let refused = Letter { reply_to: queue, ..letter.key("of another").body("{}") };
         service.sends(&refused).await;
     }
     let heard = service.submits(&Letter::create(user, 120, 150)).await;

@@ -130,6 +130,30 @@ impl Service {
         Self { _connection: connection, channel, replies, heard: Mutex::default() }
     }
 
+    /// A queue that takes nothing: it is full.
+    pub async fn full_queue(&self) -> String {
+        let queue = format!("service.full.{}", Uuid::now_v7());
+        let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        self.channel.queue_declare(queue.as_str().into(), exclusive, arguments).await.unwrap();
+        let publish = async || {
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default();
+            let confirm = self.channel.basic_publish(
+                "".into(),
+                queue.as_str().into(),
+                options,
+                b"",
+                properties,
+            );
+            confirm.await.unwrap().await.unwrap().is_ack()
+        };
+        until("the queue is full", async || !publish().await).await;
+        queue
+    }
+
     /// Sends it as it is, and returns what an answer would carry.
     pub async fn sends(&self, letter: &Letter) -> String {
         let confirm = self.channel.basic_publish(
