@@ -114,6 +114,10 @@ impl Intake {
         waiters: Arc<Waiters>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        // From the start, so that a door at which nobody has been is told from none.
+        for outcome in ["accepted", "replayed", "refused", "parked"] {
+            metrics.submissions.get_or_create(&metrics::Outcome { outcome });
+        }
         let replays = Semaphore::new(MAX_WAITING_REPLAYS);
         Self { amqp_url: amqp_url.to_owned(), partitions, acceptor, waiters, replays, metrics }
     }

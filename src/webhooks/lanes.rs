@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -54,6 +55,8 @@ struct Lane {
     slow: bool,
     /// It is about to be disabled.
     halted: bool,
+    /// When the latest attempt that arrived was begun.
+    arrived_at: Option<DateTime<Utc>>,
     breaker: Breaker,
     filled: Instant,
     used: Instant,
@@ -69,6 +72,7 @@ impl Lane {
             limit: FIRST_LIMIT,
             slow: true,
             halted: false,
+            arrived_at: None,
             breaker: Breaker::default(),
             filled: now,
             used: now,
@@ -181,6 +185,20 @@ impl Lanes {
         if lane.breaker.circuit(now) == Circuit::Open {
             self.give_back(target);
         }
+    }
+
+    /// Corrects what was read with a delivery, perhaps before another one has arrived: since when
+    /// its target fails.
+    pub fn failing_since(
+        &mut self,
+        target: Uuid,
+        read: Option<DateTime<Utc>>,
+        arrived: Option<DateTime<Utc>>,
+    ) -> Option<DateTime<Utc>> {
+        let Some(lane) = self.lanes.get_mut(&target) else { return read };
+        let latest = lane.arrived_at;
+        lane.arrived_at = latest.max(arrived);
+        read.filter(|since| latest.is_none_or(|at| at < *since))
     }
 
     /// Begins nothing more for a target that is about to be disabled.
@@ -363,6 +381,20 @@ mod tests {
         lanes.go_on(Uuid::from_u128(1));
         lanes.ended(Uuid::from_u128(1), true, FAST, now);
         assert!(!lanes.begin(now).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_before_a_delivery_arrived_says_nothing_of_failing_since() {
+        let now = Instant::now();
+        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        let target = Uuid::from_u128(1);
+        let mut lanes = Lanes::default();
+        lanes.hold(many(1, 0..3), now);
+        assert_eq!(lanes.failing_since(target, at(5), None), at(5));
+        // The one that arrives is recorded against what was known.
+        assert_eq!(lanes.failing_since(target, at(5), at(9)), at(5));
+        assert_eq!(lanes.failing_since(target, at(5), None), None);
+        assert_eq!(lanes.failing_since(target, at(10), None), at(10), "failing anew");
     }
 
     #[tokio::test(start_paused = true)]

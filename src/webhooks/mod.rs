@@ -248,9 +248,12 @@ impl Webhooks {
         tokio::spawn(attempt.instrument(span));
     }
 
-    fn end(&mut self, attempt: Attempt, go_on: bool) {
+    fn end(&mut self, mut attempt: Attempt, go_on: bool) {
         let (target, now) = (attempt.due.target_id, Instant::now());
         self.lanes.ended(target, attempt.arrived(), attempt.reply.took, now);
+        let arrived = attempt.arrived().then_some(attempt.at);
+        attempt.due.failing_since =
+            self.lanes.failing_since(target, attempt.due.failing_since, arrived);
         if attempt.disables(self.disable_after).is_some() {
             self.lanes.halt(target);
         }
