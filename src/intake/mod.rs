@@ -1,6 +1,6 @@
 //! The queue door: commands that other services submit by message.
 //!
-//! In: messages of the queue `booking.submit`, up to [`WINDOW`] at a time, so that they share
+//! In: messages of the queue `booking.submit`, up to `WINDOW` at a time, so that they share
 //! commits. Out: accepted commands, whose answers are rows of the same commit; or a refusal, and a
 //! copy with the reason among the dead letters. A message is acknowledged when its command is
 //! committed or its refusal is with the broker, not before. What cannot be accepted now (database
@@ -116,7 +116,7 @@ impl Intake {
     ) -> Self {
         // From the start, so that a door at which nobody has been is told from none.
         for outcome in ["accepted", "replayed", "refused", "parked"] {
-            metrics.submissions.get_or_create(&metrics::Outcome { outcome });
+            drop(metrics.submissions.get_or_create(&metrics::Outcome { outcome }));
         }
         let replays = Semaphore::new(MAX_WAITING_REPLAYS);
         Self { amqp_url: amqp_url.to_owned(), partitions, acceptor, waiters, replays, metrics }

@@ -2,7 +2,7 @@
 //!
 //! AMQP has no question for versions, arguments or permissions, so each is asked in passing:
 //! - The version is in the broker's greeting, which comes before any login.
-//! - An object that exists (a passive declaration says so) is declared again as [`super::topology`] has it:
+//! - An object that exists (a passive declaration says so) is declared again as `super::topology` has it:
 //!   nothing happens if it is equal, and the broker names the difference if not. That needs the permission to
 //!   configure, so a refusal tells of it.
 //! - The permissions to write and to read are checked before the arguments of a publish and of a consume: both

@@ -4,7 +4,7 @@
 //! signed POSTs, a row of the log for each of them, and the next try or the end. Many processes
 //! share the work: each owns some shards of the targets ([`shards`]), so that what one receiver
 //! gets at a time, and whether it is worth an attempt, is known in one place ([`lanes`],
-//! [`health`]), and nothing has to be claimed row by row. Receivers are strangers: [`address`]
+//! [`mod@health`]), and nothing has to be claimed row by row. Receivers are strangers: [`address`]
 //! says where an attempt may go, [`resolver`] holds every address that a name has against it,
 //! [`sender`] makes one attempt and says what came of it, [`schedule`] when the next one is due.
 //!
