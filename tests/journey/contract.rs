@@ -152,6 +152,14 @@ async fn every_operation_on_webhooks_answers_as_the_contract_says() {
         let log = user.get(&format!("{path}/deliveries")).await.is(status);
         contract.names("get", &format!("{template}/deliveries"), &log);
     }
+    let mut told = user.slot(0, 30);
+    told["callbackUrl"] = json!("https://example.net/told");
+    user.books_with_key("told", told).await.is(202);
+    let listed = user.get(all).await.is(200).body["endpoints"].clone();
+    let target = listed.as_array().unwrap().iter().find(|one| one["kind"] == "callback").unwrap();
+    let target = format!("{all}/{}", target["id"].as_str().unwrap());
+    let moved = user.patch(&target, json!({ "url": "https://example.org" })).await.is(409);
+    contract.names("patch", &template, &moved);
     let early = user.post(&format!("{all}/{id}/recover"), &[], json!({ "since": EARLY })).await;
     contract.names("post", &format!("{template}/recover"), &early.is(422));
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{judged, no_endpoint, reach};
 use crate::booking::endpoint::{EndpointChange, NewEndpoint};
 use crate::booking::fields::{Fields, parse_uuid};
-use crate::booking::problem::{Code, FieldError, Problem};
+use crate::booking::problem::{Code, Problem};
 use crate::http::Gateway;
 use crate::http::accept::json_object;
 use crate::http::caller::Principal;
@@ -117,6 +117,9 @@ pub async fn endpoint(
     Ok(json(StatusCode::OK, &endpoint))
 }
 
+const FIXED: &str = "This is the target of callbacks: its url and eventTypes cannot be changed, since \
+                     the commands that name it say where it leads and what it gets. Leave them out.";
+
 /// `PATCH /api/webhooks/{id}`
 pub async fn change(
     State(gateway): State<Arc<Gateway>>,
@@ -138,19 +141,8 @@ pub async fn change(
     match changed.await.map_err(read_failed)? {
         Ok(endpoint) => Ok(json(StatusCode::OK, &endpoint)),
         Err(None) => Err(no_endpoint(id)),
-        Err(Some(_)) => Err(fixed(&change)),
+        Err(Some(_)) => Err(Problem::new(Code::InvalidState, FIXED)),
     }
-}
-
-/// To what would change a callback's target.
-fn fixed(change: &EndpointChange) -> Problem {
-    let given = [("url", change.url.is_some()), ("eventTypes", change.event_types.is_some())];
-    let mistake = |(field, _): &(&str, bool)| FieldError {
-        field: (*field).to_owned(),
-        code: Code::ValidationFailed,
-        message: "cannot be changed: this is the target of callbacks, which commands name".into(),
-    };
-    Problem::of_fields(given.iter().filter(|(_, is_given)| *is_given).map(mistake).collect())
 }
 
 /// `DELETE /api/webhooks/{id}`

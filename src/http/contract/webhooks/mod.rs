@@ -106,7 +106,7 @@ const CHANGE: Operation = Operation {
     parameters: &[ENDPOINT],
     body: Some(Body { schema: "WebhookChange", optional: true }),
     answers: &[found("The endpoint as it is now.", &[], "Webhook")],
-    refusals: &[NotFound, PayloadTooLarge, UnsupportedMediaType],
+    refusals: &[NotFound, InvalidState, PayloadTooLarge, UnsupportedMediaType],
     ..READ
 };
 
