@@ -29,6 +29,7 @@ pub mod doctor;
 pub mod failpoint;
 pub mod health;
 pub mod metrics;
+pub mod pace;
 pub mod process;
 pub mod retry;
 pub mod roles;

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub type FloatGauge = Gauge<f64, AtomicU64>;
+pub type FloatCounter = Counter<f64, AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Request {
@@ -125,6 +126,9 @@ metrics! {
     queue_ready: Family<Partition, Gauge> = Family::default(), "queue_ready_messages", "Messages in the partition's queue that no worker holds";
     queue_consumers: Family<Partition, Gauge> = Family::default(), "queue_consumers", "Consumers of the partition's queue";
     partitions_owned: Gauge = Gauge::default(), "partitions_owned", "Partitions that this worker owns";
+    worker_busy: FloatCounter = FloatCounter::default(), "worker_busy_seconds", "Time that this worker was at work on batches, waits for a server included";
+    worker_capacity: FloatGauge = FloatGauge::default(), "worker_capacity", "Commands a second that this worker could decide; 0 while it owns no partition";
+    drain_seconds: FloatGauge = FloatGauge::default(), "drain_seconds", "Time until what waits in this worker's partitions is decided, if nothing more comes";
     lease_events: Family<Reason, Counter> = Family::default(), "lease_events", "Partitions taken, released, lost, kept without Redis";
     fence_refusals: Counter = Counter::default(), "fence_refusals", "Commits refused because a partition had a new owner";
     webhook_attempts: Family<Outcome, Counter> = Family::default(), "webhook_attempts", "Attempts to deliver a webhook, by outcome";

@@ -31,6 +31,7 @@ use crate::intake::Intake;
 use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
+use crate::pace::Pace;
 use crate::process::{most_open_files, stopped_within, supervise};
 use crate::relay::Relay;
 use crate::retry::Backoff;
@@ -41,7 +42,7 @@ use crate::waiters::{self, Waiters};
 use crate::wake::{self, Wake};
 use crate::webhooks::Webhooks;
 use crate::webhooks::address::Policy;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
 use crate::{accept, lease, store};
 
 /// Messages that wait between the queues and the worker; more wait in the channels.
@@ -169,6 +170,7 @@ struct Shared {
     reads: PgPool,
     wake: Arc<Wake>,
     vitals: Arc<Vitals>,
+    pace: Arc<Pace>,
     metrics: Arc<Metrics>,
 }
 
@@ -181,6 +183,7 @@ impl Shared {
             reads: store::read_pool(&config.database_url)?,
             wake,
             vitals: Arc::new(Vitals::default()),
+            pace: Arc::new(Pace::new(worker::MAX_BATCH)),
             metrics,
         };
         let last = &running.last;
@@ -192,6 +195,7 @@ impl Shared {
             amqp_url: config.amqp_url.clone(),
             partitions: config.partitions,
             redis: lease::link(&config.redis_url)?,
+            pace: shared.pace.clone(),
         };
         let (vitals, metrics, last) =
             (shared.vitals.clone(), shared.metrics.clone(), running.last.clone());
@@ -320,12 +324,14 @@ fn start_worker(
         config.clone(),
         sender,
         at_work.clone(),
+        shared.pace.clone(),
         shared.metrics.clone(),
     )?;
     let worker = Worker::new(
         arrivals,
         at_work,
         &config.database_url,
+        shared.pace.clone(),
         shared.wake.clone(),
         shared.metrics.clone(),
     );

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::booking::Stream;
 use crate::lease;
 use crate::metrics::{self, Metrics};
+use crate::pace::Pace;
 use crate::queue::{self, Connection};
 use crate::store::{commands, outbox, read};
 
@@ -82,6 +83,7 @@ pub struct Views {
     pub amqp_url: String,
     pub partitions: u16,
     pub redis: lease::Link,
+    pub pace: Arc<Pace>,
 }
 
 /// Looks at all three servers until `stop`.
@@ -158,13 +160,17 @@ async fn look_at_postgres(
         }
     }
     let waiting = read(&views.reads, async |c| commands::undecided_by_partition(c).await).await?;
+    let counted = |partition| waiting.iter().find(|w| u16::try_from(w.partition) == Ok(partition));
     for partition in 0..views.partitions {
-        let here = waiting.iter().find(|w| u16::try_from(w.partition) == Ok(partition));
+        let here = counted(partition);
         let label = metrics::Partition { partition };
         let (commands, oldest) = here.map_or((0, 0.0), |w| (w.commands, w.oldest_seconds));
         metrics.undecided.get_or_create(&label).set(commands);
         metrics.undecided_oldest.get_or_create(&label).set(oldest);
     }
+    let undecided = |partition| counted(partition).map_or(0, |w| w.commands);
+    metrics.drain_seconds.set(views.pace.drain_seconds(undecided));
+    metrics.worker_capacity.set(views.pace.capacity());
     Ok(())
 }
 

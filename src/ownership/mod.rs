@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::lease::{Leases, Renewal};
 use crate::metrics::{Metrics, Reason};
+use crate::pace::Pace;
 use crate::process::stopped_within;
 use crate::queue::{Connection, Consumer, QueueError, partition_queue};
 use crate::store::partitions::{self, Fence};
@@ -51,6 +52,7 @@ pub struct Ownership {
     leases: Leases,
     arrivals: mpsc::Sender<Arrival>,
     at_work: AtWork,
+    pace: Arc<Pace>,
     metrics: Arc<Metrics>,
     broker: Option<Connection>,
     database: KeptConnection,
@@ -79,6 +81,7 @@ impl Ownership {
         config: Config,
         arrivals: mpsc::Sender<Arrival>,
         at_work: AtWork,
+        pace: Arc<Pace>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
@@ -88,6 +91,7 @@ impl Ownership {
             config,
             arrivals,
             at_work,
+            pace,
             metrics,
             broker: None,
             owned: BTreeMap::new(),
@@ -113,6 +117,7 @@ impl Ownership {
                 }
             }
             self.metrics.partitions_owned.set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
+            self.pace.owns(self.owned.keys().copied());
             if stopped_within(&stop, period).await {
                 break;
             }

@@ -15,7 +15,7 @@ mod parking;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
@@ -29,6 +29,7 @@ use crate::booking::decide::Decision;
 use crate::failpoint;
 use crate::metrics::{Metrics, Reason, State};
 use crate::ownership::{Arrival, AtWork, Tenure};
+use crate::pace::Pace;
 use crate::process::{cut_after, stopped_within};
 use crate::retry::Backoff;
 use crate::store::commands;
@@ -41,7 +42,7 @@ use batch::{Item, drop_repeated, fences, judge};
 use parking::{Opened, open};
 
 /// Commands of one commit; a batch takes no further message once it has as many.
-const MAX_BATCH: usize = 256;
+pub const MAX_BATCH: usize = 256;
 /// Messages taken from the channel at once.
 const MAX_MESSAGES: usize = 256;
 /// A batch whose rows keep changing under it is split after so many tries.
@@ -59,6 +60,7 @@ pub struct Worker {
     database: KeptConnection,
     /// Partitions of which the batch under way has left commands undecided.
     left: BTreeSet<u16>,
+    pace: Arc<Pace>,
     wake: Arc<Wake>,
     metrics: Arc<Metrics>,
 }
@@ -82,6 +84,7 @@ impl Worker {
         arrivals: mpsc::Receiver<Arrival>,
         at_work: AtWork,
         database_url: &str,
+        pace: Arc<Pace>,
         wake: Arc<Wake>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -91,6 +94,7 @@ impl Worker {
             at_work,
             database: KeptConnection::new(database_url, Purpose::Decide),
             left: BTreeSet::new(),
+            pace,
             wake,
             metrics,
         }
@@ -115,7 +119,9 @@ impl Worker {
             self.waiting.extend(taken.drain(..));
             let at_work = self.at_work.clone();
             let _at_work = at_work.lock().await;
+            let begun = Instant::now();
             self.work(&stop).await;
+            self.metrics.worker_busy.inc_by(begun.elapsed().as_secs_f64());
         }
     }
 
@@ -256,12 +262,18 @@ impl Worker {
                 .iter()
                 .for_each(|item| telemetry::link(&span, item.command.traceparent.as_deref()));
         }
+        let begun = Instant::now();
         let tried = tokio::select! {
             tried = store::limited(self.try_step(items).instrument(span)) => tried,
             () = cut_after(stop, STOP_LIMIT) => Err(sqlx::Error::PoolTimedOut),
         };
         let error = match tried {
-            Ok(outcome) => return outcome,
+            Ok(outcome) => {
+                if outcome == Outcome::Committed {
+                    self.pace.note(items.len(), begun.elapsed().as_secs_f64());
+                }
+                return outcome;
+            }
             Err(error) => error,
         };
         match Failure::of(&error) {
