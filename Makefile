@@ -5,6 +5,7 @@ help:
 	@echo 'make test   run all tests against servers of their own'
 	@echo 'make contract  hold a running gateway against its OpenAPI document, with schemathesis'
 	@echo 'make alerts    test the alert rules, with promtool'
+	@echo 'make wave      a load that rises and falls, and as many workers as it takes (5 min)'
 	@echo 'make dashboard  ask every query of the dashboard of a running system, with Prometheus'
 
 run: servers
@@ -27,7 +28,11 @@ dashboard:
 	cargo build
 	deploy/grafana/check "$${CARGO_TARGET_DIR:-target}/debug/booking"
 
+wave:
+	@deploy/install-servers test
+	cargo test --release --test wave
+
 servers:
 	@deploy/install-servers
 
-.PHONY: help run test contract alerts dashboard servers
+.PHONY: help run test contract alerts dashboard wave servers

@@ -245,9 +245,14 @@ impl Process {
         .await;
     }
 
+    /// What it shows at `/metrics`.
+    pub async fn metrics(&self) -> String {
+        reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap()
+    }
+
     /// The sum of a metric's samples, over all labels; 0 when there is none.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap();
+        let text = self.metrics().await;
         let samples = text.lines().filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
             let sample = sample.split('{').next()?;
