@@ -63,7 +63,12 @@ pub fn headers() -> Message {
             json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
         ),
         "correlation_id": about(
-            "Comes back with the replies, and is found again in logs and in the history.",
+            "Comes back with the replies. It holds no control characters.",
+            json!({ "type": "string", "maxLength": 255 }),
+        ),
+        "x-correlation-id": about(
+            "A header: names the command in logs and in the history. Without it the correlation_id \
+             does, where that is as short and visible.",
             visible(MAX_CORRELATION_CHARS),
         ),
         "user-id": about("A header: the user on whose behalf.", uuid()),
@@ -74,11 +79,11 @@ pub fn headers() -> Message {
     });
     let example = json!({
         "content_type": "application/json", "type": "booking.create", "delivery_mode": 2,
-        "message_id": examples::KEY, "reply_to": "front-desk.replies",
+        "message_id": examples::KEY, "reply_to": "service.front-desk.replies",
         "correlation_id": examples::CORRELATION, "user-id": examples::USER
     });
     let schema = open(properties, &["content_type", "type", "message_id"], &example);
-    let about =
-        "The AMQP properties and headers of a command; `user-id` and `traceparent` are headers.";
+    let about = "The AMQP properties and headers of a command. What has a dash in its name is a header, and so is \
+         `traceparent`.";
     Message::new("commands", "headers", "booking.submit", about, schema)
 }
