@@ -265,8 +265,8 @@ fn forbidden(refusals: &[String], verb: &str, permission: &str) -> Option<Fault>
         format!("the user may not {verb} in {}: {first}", count(refusals.len(), "place")),
         "no process can do its work on this broker",
         format!(
-            "rabbitmqctl set_permissions -p VHOST USER '^booking\\.' '^booking\\.' '^booking\\.' \
-             (CONFIGURE WRITE READ; {permission} is what is missing)"
+            "rabbitmqctl set_permissions -p VHOST USER '^booking\\.' '^(booking\\.|amq\\.default$)' \
+             '^booking\\.' (CONFIGURE WRITE READ; {permission} is what is missing)"
         ),
     ))
 }

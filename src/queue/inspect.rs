@@ -25,8 +25,8 @@ use tokio::time::timeout;
 use super::error::{bounded, short};
 use super::topology::{self, EXCHANGES, Queue};
 use super::{
-    COMMANDS_EXCHANGE, Connection, Depth, EVENTS_EXCHANGE, OPEN_LIMIT, QueueError, SUBMIT_QUEUE,
-    link, partition_queue,
+    COMMANDS_EXCHANGE, Connection, DEFAULT_EXCHANGE, Depth, EVENTS_EXCHANGE, OPEN_LIMIT,
+    QueueError, SUBMIT_QUEUE, link, partition_queue,
 };
 
 /// A greeting of more bytes is not one of AMQP.
@@ -154,10 +154,11 @@ impl Connection {
             let ours = all.iter().filter(|(name, state)| *state != State::Missing && used(name));
             ours.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
-        // To the others other services publish, or the broker itself.
-        for exchange in
-            here(&seen.exchanges, |name| [COMMANDS_EXCHANGE, EVENTS_EXCHANGE].contains(&name))
-        {
+        // To the others other services publish, or the broker itself. Replies go to the broker's own.
+        let mut exchanges =
+            here(&seen.exchanges, |name| [COMMANDS_EXCHANGE, EVENTS_EXCHANGE].contains(&name));
+        exchanges.push(DEFAULT_EXCHANGE.to_owned());
+        for exchange in exchanges {
             self.try_to_publish(&exchange, &mut seen).await?;
         }
         // One of each kind: names of a kind are permitted alike, and each refusal is an error in the broker's log.

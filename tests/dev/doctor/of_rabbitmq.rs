@@ -193,6 +193,8 @@ pub async fn of_permissions_are_found(installation: &Installation) {
     for (configure, write, read, check, remedy) in [
         ("^$", ".*", ".*", "rabbitmq.may-declare", "CONFIGURE is what is missing"),
         (".*", "^booking.dead$", ".*", "rabbitmq.may-publish", "WRITE is what is missing"),
+        // Enough for all but replies.
+        (".*", "^booking\\.", ".*", "rabbitmq.may-publish", "amq\\.default"),
         (".*", ".*", "^booking.dead$", "rabbitmq.may-consume", "READ is what is missing"),
     ] {
         rabbitmqctl(
