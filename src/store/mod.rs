@@ -25,15 +25,21 @@ pub mod verify;
 pub mod webhooks;
 
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use reads::Readable;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-static MIGRATOR: Migrator = sqlx::migrate!();
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    // A release that is gone back to finds migrations that it does not know, and lets them be.
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// Reaching the server takes this long at most, then it counts as away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +49,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A read that is not answered by then answers 503.
 const READ_LIMIT: Duration = Duration::from_secs(3);
+/// A migration that waits for a table makes everybody else wait for it too, behind itself. So it
+/// gives up soon, lets them through, and tries again.
+const MIGRATION_LOCK_LIMIT: &str = "1s";
+/// Between two tries of a migration the tables are free.
+const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
+/// After so many tries, about five minutes, `migrate` fails and says how to find who keeps the table.
+const MIGRATION_TRIES: u32 = 150;
 /// Connections for reads; more requests wait for one of them.
 const MAX_READ_CONNECTIONS: u32 = 8;
 /// What one process opens at most: its reads, and one connection for each stage that keeps one
@@ -64,8 +77,10 @@ pub enum Purpose {
     Relay,
     /// Delivering webhooks: its session locks must fall when the owner is frozen.
     Webhooks,
-    /// Migrating and verifying: long statements.
+    /// Verifying and other work of operators: long statements.
     Operate,
+    /// Migrating: long statements, but no long waits for tables.
+    Migrate,
     /// Looking for what is wrong: as a read, and never in anybody's way.
     Examine,
 }
@@ -80,13 +95,14 @@ impl Purpose {
             Self::Relay => "booking relay",
             Self::Webhooks => "booking webhooks",
             Self::Operate => "booking operator",
+            Self::Migrate => "booking migrate",
             Self::Examine => "booking doctor",
         }
     }
 
     fn session_settings(self) -> Vec<(&'static str, &'static str)> {
         let mut settings = vec![("jit", "off"), ("idle_in_transaction_session_timeout", "5s")];
-        if self != Self::Operate {
+        if !matches!(self, Self::Operate | Self::Migrate) {
             settings.extend([("statement_timeout", "10s"), ("lock_timeout", "5s")]);
         }
         match self {
@@ -123,6 +139,7 @@ impl Purpose {
                 ("enable_mergejoin", "off"),
                 ("enable_seqscan", "off"),
             ]),
+            Self::Migrate => settings.push(("lock_timeout", MIGRATION_LOCK_LIMIT)),
             Self::Read | Self::Operate | Self::Examine => {}
         }
         settings
@@ -231,17 +248,40 @@ pub async fn to_its_end<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
-/// Brings the schema to this binary's version and lays out `partitions` partitions.
+/// Brings the schema to this binary's version and lays out `partitions` partitions. A schema of a
+/// newer release stays as it is.
 ///
 /// # Errors
-/// When a migration fails, or when the database was laid out with another number of partitions.
+/// When a migration fails, or finds a table in use for five minutes, or when the database was laid
+/// out with another number of partitions.
 pub async fn migrate(url: &str, partitions: u16) -> anyhow::Result<()> {
-    let mut connection = connect(url, Purpose::Operate)
-        .await
-        .context("PostgreSQL cannot be reached; is DATABASE_URL right?")?;
-    MIGRATOR.run(&mut connection).await?;
+    let mut tries = 1;
+    let mut connection = loop {
+        let mut connection = connect(url, Purpose::Migrate)
+            .await
+            .context("PostgreSQL cannot be reached; is DATABASE_URL right?")?;
+        match MIGRATOR.run(&mut connection).await {
+            Ok(()) => break connection,
+            Err(error) if waited_for_a_lock(&error) => anyhow::ensure!(
+                tries < MIGRATION_TRIES,
+                "{error}; a transaction keeps a table for itself (a backup, perhaps): `select * from \
+                 pg_stat_activity where xact_start < now() - interval '1 minute'` names it. Wait for \
+                 its end, or end it, and run `booking migrate` again",
+            ),
+            Err(error) => return Err(error.into()),
+        }
+        tries += 1;
+        tokio::time::sleep(MIGRATION_PAUSE).await;
+    };
     partitions::lay_out(&mut connection, partitions).await?;
     partitions::check_count(&mut connection, partitions).await
+}
+
+fn waited_for_a_lock(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = error else {
+        return false;
+    };
+    sqlstate(cause).as_deref() == Some("55P03")
 }
 
 /// Checks that the schema is at this binary's version and has `partitions` partitions.
