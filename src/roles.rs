@@ -35,6 +35,7 @@ use crate::pace::Pace;
 use crate::process::{most_open_files, stopped_within, supervise};
 use crate::relay::Relay;
 use crate::retry::Backoff;
+use crate::store::partitions;
 use crate::store::reads::ClientReads;
 use crate::sweep::Sweep;
 use crate::vitals::{self, Vitals};
@@ -131,6 +132,8 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
     }
     let routes = if role.has_api() {
         warn_of_open_door(&config, address);
+        // Before the first request; should it fail, the vitals look again within a second.
+        let _ = shared.vitals.look_at_workers(&shared.reads).await;
         let identities = start_identities(&shared, &config, &mut running).await?;
         http::routes(start_gateway(&shared, &config, identities, &mut running, &stop)?)
     } else {
@@ -316,7 +319,7 @@ fn start_worker(
     running: &mut Running,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let id = Uuid::now_v7().to_string();
+    let id = partitions::owner_name(Uuid::now_v7());
     let at_work = Arc::new(Mutex::new(()));
     let (sender, arrivals) = mpsc::channel(MAX_ARRIVALS);
     let ownership = Ownership::new(

@@ -4,7 +4,7 @@
 //! others. Readiness, load shedding and the gauges at `/metrics` read what is noted here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -16,7 +16,7 @@ use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::pace::Pace;
 use crate::queue::{self, Connection};
-use crate::store::{commands, outbox, read};
+use crate::store::{commands, outbox, partitions, read};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,6 +32,8 @@ pub struct Vitals {
     up: [AtomicBool; 3],
     /// Age of the oldest command that the broker has not got, in milliseconds.
     outbox_age_ms: AtomicU64,
+    /// Of those who decide, the oldest reads commands up to this format.
+    format_of_workers: AtomicU16,
     draining: AtomicBool,
 }
 
@@ -52,6 +54,21 @@ impl Vitals {
     /// How long the oldest accepted command has waited for the broker.
     pub fn outbox_age(&self) -> Duration {
         Duration::from_millis(self.outbox_age_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether all who decide read commands of this format; no before the first look.
+    pub fn workers_read(&self, format: u16) -> bool {
+        self.format_of_workers.load(Ordering::Relaxed) >= format
+    }
+
+    /// Looks who decides.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn look_at_workers(&self, reads: &PgPool) -> Result<(), sqlx::Error> {
+        let format = read(reads, async |c| partitions::format_of_owners(c).await).await?;
+        self.format_of_workers.store(format, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Says that this process is about to stop; it is not ready any more.
@@ -159,6 +176,7 @@ async fn look_at_postgres(
             vitals.outbox_age_ms.store(ms, Ordering::Relaxed);
         }
     }
+    vitals.look_at_workers(&views.reads).await?;
     let waiting = read(&views.reads, async |c| commands::undecided_by_partition(c).await).await?;
     let counted = |partition| waiting.iter().find(|w| u16::try_from(w.partition) == Ok(partition));
     for partition in 0..views.partitions {

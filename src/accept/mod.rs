@@ -75,8 +75,8 @@ impl Acceptor {
     ///
     /// # Errors
     /// The problem to answer with: other content under the same key, a time that has passed, too
-    /// much to do (of this calendar or of all), or the database away. After the last three the
-    /// caller may retry.
+    /// much to do (of this calendar or of all), workers that cannot read it yet, or the database
+    /// away. After the last four the caller may retry.
     pub async fn accept(&self, new: NewCommand) -> Result<Acceptance, Problem> {
         if let Some(mistake) = new.command.change.too_late(new.command.accepted_at) {
             return self.accepted_before(&new, Problem::of_fields(vec![mistake])).await;
@@ -84,6 +84,9 @@ impl Acceptor {
         if !self.backlog.lets_in(new.command.calendar_id).await {
             self.metrics.refused.get_or_create(&Reason { reason: "backlog" }).inc();
             return self.accepted_before(&new, backlog_full()).await;
+        }
+        if !self.rules.vitals.workers_read(new.command.format()) {
+            return self.accepted_before(&new, upgrading("callbackUrl and reply_to")).await;
         }
         let (answer, answered) = oneshot::channel();
         let offered = Instant::now();
@@ -293,6 +296,15 @@ fn backlog_full() -> Problem {
     let detail = "Too many commands of this calendar wait to be decided; retry later with the same \
                   idempotency key.";
     Problem::new(Code::CalendarBacklogFull, detail)
+}
+
+/// What only the workers of this release know of cannot be promised yet.
+pub fn upgrading(what: &str) -> Problem {
+    let detail = format!(
+        "This installation is being upgraded: {what} can be used as soon as the last worker of the \
+         release before has stopped. Retry then, or leave it out."
+    );
+    Problem::new(Code::DependencyUnavailable, detail)
 }
 
 fn too_many_callbacks() -> Problem {

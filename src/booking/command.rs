@@ -183,6 +183,12 @@ fn callback(fields: &mut Fields<'_>) -> Option<CallbackUrl> {
 
 pub type Fingerprint = [u8; 32];
 
+/// Counts the shapes that a [`Command`] has had in released versions. A worker parks a command with a
+/// field that it does not know, so no gateway accepts one while an older worker decides.
+///
+/// 1: the changes, with `expectedVersion`. 2: `callback` and `replyTo`.
+pub const FORMAT: u16 = 2;
+
 /// An accepted request for a change of one booking. Unknown fields as in [`Change`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -207,6 +213,16 @@ pub struct Command {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyAddress>,
     pub change: Change,
+}
+
+impl Command {
+    /// The first format that can say what this command says.
+    pub fn format(&self) -> u16 {
+        match (&self.callback, &self.reply_to) {
+            (None, None) => 1,
+            _ => 2,
+        }
+    }
 }
 
 /// A queue that answers are sent to, and what the sender knows them by.
@@ -283,5 +299,72 @@ impl CommandRecord {
     pub fn when_accepted(&self) -> Self {
         let status = CommandStatus::Accepted;
         Self { status, booking: None, error: None, decided_at: None, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain() -> Command {
+        Command {
+            command_id: Uuid::nil(),
+            booking_id: Uuid::nil(),
+            calendar_id: Uuid::nil(),
+            caller: "caller".into(),
+            correlation_id: "correlation".into(),
+            traceparent: Some("00-1-2-03".into()),
+            accepted_at: DateTime::UNIX_EPOCH,
+            expected_version: Some(1),
+            callback: None,
+            reply_to: None,
+            change: Change::Confirm {},
+        }
+    }
+
+    /// Whoever adds a field finds that older workers park what has it: count [`FORMAT`] up, and give
+    /// the field its number in [`Command::format`].
+    #[test]
+    fn a_command_has_the_fields_of_its_format() {
+        let fields = |command: &Command| match serde_json::to_value(command).unwrap() {
+            Value::Object(fields) => fields.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            other => panic!("{other}"),
+        };
+        let mut of_1 = vec!["acceptedAt", "bookingId", "calendarId", "caller", "change"];
+        of_1.extend(["commandId", "correlationId", "expectedVersion", "traceparent"]);
+        assert_eq!((fields(&plain()), plain().format()), (names(&of_1), 1));
+        let callback = CallbackUrl::parse("https://example.org/booked");
+        let reply_to = Some(ReplyAddress { queue: "replies".into(), correlation_id: None });
+        for command in [
+            Command { callback: callback.clone(), ..plain() },
+            Command { reply_to: reply_to.clone(), ..plain() },
+        ] {
+            assert_eq!(command.format(), 2);
+        }
+        let mut of_2 = of_1;
+        of_2.extend(["callback", "replyTo"]);
+        of_2.sort_unstable();
+        assert_eq!(fields(&Command { callback, reply_to, ..plain() }), names(&of_2));
+        assert_eq!(FORMAT, 2);
+    }
+
+    /// What every worker since the first release reads.
+    #[test]
+    fn a_command_of_the_first_format_is_written_as_it_always_was() {
+        let written = serde_json::to_value(Command { traceparent: None, ..plain() }).unwrap();
+        let nil = Uuid::nil();
+        let expected = json!({
+            "commandId": nil, "bookingId": nil, "calendarId": nil, "caller": "caller",
+            "correlationId": "correlation", "acceptedAt": "1970-01-01T00:00:00Z",
+            "expectedVersion": 1, "change": written["change"],
+        });
+        assert_eq!(written, expected);
+    }
+
+    fn names(all: &[&str]) -> Vec<String> {
+        all.iter().map(|name| (*name).to_owned()).collect()
     }
 }

@@ -1,6 +1,9 @@
 //! The partitions table: who may write, by fence.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::booking::command::FORMAT;
 
 /// Creates the rows of partitions 0 to `count - 1` in a database that has none.
 ///
@@ -81,6 +84,29 @@ pub async fn take(
     Ok(Fence { partition, fence })
 }
 
+/// What a worker calls itself as an owner, which tells the others which commands it can read.
+pub fn owner_name(worker: Uuid) -> String {
+    format!("{worker}/{FORMAT}")
+}
+
+/// The newest format of commands that the owners of all partitions read. A partition that had no
+/// owner yet holds nobody back.
+///
+/// # Errors
+/// When the server is away.
+pub async fn format_of_owners(connection: &mut PgConnection) -> Result<u16, sqlx::Error> {
+    let owners: Vec<String> =
+        sqlx::query_scalar("select owner from partitions where owner is not null")
+            .fetch_all(connection)
+            .await?;
+    Ok(owners.iter().map(|owner| format_of(owner)).min().unwrap_or(FORMAT))
+}
+
+/// Workers of the first format had a name without it.
+fn format_of(owner: &str) -> u16 {
+    owner.rsplit_once('/').and_then(|(_, format)| format.parse().ok()).unwrap_or(1)
+}
+
 /// Those of `fences` that are still the newest of their partitions.
 ///
 /// # Errors
@@ -99,4 +125,16 @@ pub async fn still_held(
     .await?;
     let held = |fence: &&Fence| newest.iter().any(|id| u16::try_from(*id) == Ok(fence.partition));
     Ok(fences.iter().filter(held).copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_owner_tells_what_it_reads() {
+        assert_eq!(format_of(&owner_name(Uuid::nil())), FORMAT);
+        assert_eq!(format_of(&Uuid::nil().to_string()), 1, "a worker of the first release");
+        assert_eq!(format_of("018f3c1e/12"), 12, "a worker of a release to come");
+    }
 }

@@ -34,6 +34,7 @@ mod life;
 mod limits;
 mod looking;
 mod main_road;
+mod older_workers;
 mod pace;
 mod proofs;
 mod queue_door;

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{judged, no_endpoint, reach};
+use crate::accept::upgrading;
 use crate::booking::endpoint::{EndpointChange, NewEndpoint};
 use crate::booking::fields::{Fields, parse_uuid};
 use crate::booking::problem::{Code, Problem};
@@ -35,6 +36,9 @@ pub const OVERLAP_SECONDS: i32 = 86_400;
 pub const MAX_OVERLAP_SECONDS: i32 = 7 * 86_400;
 const OVERLAP: RangeInclusive<i32> = 0..=MAX_OVERLAP_SECONDS;
 
+/// Workers write deliveries since this format of commands.
+const DELIVERIES_SINCE: u16 = 2;
+
 /// An endpoint with the secret that is shown this once.
 #[derive(Serialize)]
 struct WithSecret {
@@ -53,6 +57,10 @@ pub async fn register(
     let body = json_object(request).await?.unwrap_or_default();
     let check = |url: &str| judged(&gateway.webhooks.policy, url);
     let new = NewEndpoint::parse(&body, &check).map_err(Problem::of_fields)?;
+    // What an older worker decides, it tells no endpoint.
+    if !gateway.vitals.workers_read(DELIVERIES_SINCE) {
+        return Err(upgrading("a new endpoint"));
+    }
     let secret = new_secret()?;
     let (reads, key) = (gateway.reads.clone(), secret.clone());
     let made = store::to_its_end(async move {

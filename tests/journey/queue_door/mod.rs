@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::issuer::{SECRET, Signer};
 use crate::listener::Listener;
 use crate::stage::{Answer, Process, Stage, User, until};
-use service::{Letter, Service};
+pub use service::{Letter, Service};
 
 /// Starts a gateway whose queue door is open.
 async fn open_gateway(stage: &Stage, settings: &[(&str, &str)]) -> Process {
