@@ -6,6 +6,7 @@ help:
 	@echo 'make contract  hold a running gateway against its OpenAPI document, with schemathesis'
 	@echo 'make alerts    test the alert rules, with promtool'
 	@echo 'make wave      a load that rises and falls, and as many workers as it takes (5 min)'
+	@echo 'make upgrade   the previous release and this one at work together, under load'
 	@echo 'make dashboard  ask every query of the dashboard of a running system, with Prometheus'
 
 run: servers
@@ -32,7 +33,11 @@ wave:
 	@deploy/install-servers test
 	cargo test --release --test wave
 
+upgrade:
+	@deploy/install-servers
+	previous=$$(tests/upgrade/build) && BOOKING_PREVIOUS=$$previous cargo test --test upgrade -- --nocapture
+
 servers:
 	@deploy/install-servers
 
-.PHONY: help run test contract alerts dashboard wave servers
+.PHONY: help run test contract alerts dashboard upgrade wave servers

@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+/// Virtual hosts of the shared RabbitMQ; each stage takes one.
+const VHOSTS: u16 = 200;
+
 mod cast;
 mod examples;
 mod issuer;

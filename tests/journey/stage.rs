@@ -14,13 +14,11 @@ use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 
+use crate::VHOSTS;
 pub use crate::user::{Answer, User};
 
 /// What a condition may take before the test fails. Generous: the machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Virtual hosts of the shared RabbitMQ; each stage takes one.
-const VHOSTS: u16 = 200;
-
 /// The addresses of the servers that all tests of this process share.
 struct Shared {
     postgres: String,
@@ -100,6 +98,13 @@ impl Stage {
     }
 
     pub async fn with_partitions(name: &str, partitions: u16) -> Self {
+        let stage = Self::unmigrated(name, partitions).await;
+        store::migrate(&stage.database_url, partitions).await.unwrap();
+        stage
+    }
+
+    /// The same with an empty database.
+    pub async fn unmigrated(name: &str, partitions: u16) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(number <= VHOSTS, "VHOSTS is too small for so many tests");
@@ -109,16 +114,14 @@ impl Stage {
             PgConnection::connect(&format!("{}postgres", shared.postgres)).await.unwrap();
         let create = sqlx::AssertSqlSafe(format!("create database {database}"));
         sqlx::raw_sql(create).execute(&mut postgres).await.unwrap();
-        let stage = Self {
+        Self {
             name: name.to_owned(),
             database_url: format!("{}{database}", shared.postgres),
             amqp_url: format!("{}t{number}", shared.rabbitmq),
             redis_url: shared.redis.clone(),
             redis_prefix: format!("t{number}"),
             partitions,
-        };
-        store::migrate(&stage.database_url, partitions).await.unwrap();
-        stage
+        }
     }
 
     /// Starts a process of this stage; `settings` are further environment variables.
@@ -130,10 +133,15 @@ impl Stage {
 
     /// The same, without waiting until it serves.
     pub fn spawn(&self, role: &str, settings: &[(&str, &str)]) -> Process {
+        self.spawn_from(Path::new(env!("CARGO_BIN_EXE_booking")), role, settings)
+    }
+
+    /// The same of another build.
+    pub fn spawn_from(&self, binary: &Path, role: &str, settings: &[(&str, &str)]) -> Process {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = scratch().join(format!("{}-{role}-{number}.log", self.name));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_booking"));
+        let mut command = Command::new(binary);
         command
             .arg(role)
             .env("DATABASE_URL", &self.database_url)

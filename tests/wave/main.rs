@@ -11,6 +11,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // it fails by panicking
 
+/// Virtual hosts of RabbitMQ; the stage takes one.
+const VHOSTS: u16 = 1;
+
 mod clients;
 mod controller;
 #[path = "../journey/link.rs"]
