@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{RedisError, Script, cmd};
+use redis::{Client, ErrorKind, RedisError, Script, TlsCertificates, cmd};
+
+use crate::tls;
 
 /// Redis answers within this time, or it counts as away.
 pub const ANSWER_LIMIT: Duration = Duration::from_millis(250);
@@ -216,6 +218,20 @@ fn milliseconds(validity: Duration) -> u64 {
 /// A connection that is made when first used and made again when lost. Cheap to clone.
 pub type Link = ConnectionManager;
 
+/// What an error of a first connection means to an operator. Neither Redis says so: one with TLS drops
+/// who speaks without, and one without waits for the rest of what it takes for a command.
+pub fn said(url: &str, error: RedisError) -> String {
+    let by_tls = url.starts_with("rediss:");
+    let hint = if by_tls && error.is_timeout() {
+        "; one that speaks no TLS here never answers: then REDIS_URL must begin with redis://"
+    } else if !by_tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+        "; if this is its TLS port, REDIS_URL must begin with rediss://"
+    } else {
+        ""
+    };
+    format!("{}{hint}", told(error))
+}
+
 /// Makes a [`Link`].
 ///
 /// # Errors
@@ -225,7 +241,29 @@ pub fn link(url: &str) -> Result<Link, RedisError> {
         .set_connection_timeout(Some(ANSWER_LIMIT))
         .set_response_timeout(Some(ANSWER_LIMIT))
         .set_number_of_retries(1);
-    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
+    ConnectionManager::new_lazy_with_config(client(url)?, config)
+}
+
+/// What makes connections to the Redis of a URL. The authorities that a `rediss://` URL trusts are
+/// read here, once.
+///
+/// # Errors
+/// When the URL is malformed, or its file of authorities cannot be used.
+pub fn client(url: &str) -> Result<Client, RedisError> {
+    if !url.starts_with("rediss:") {
+        return Client::open(url);
+    }
+    let file = tls::named_in(url, tls::REDIS_AUTHORITIES);
+    let root_cert = Some(tls::trusted_pem(file.as_deref())?);
+    Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
+}
+
+/// The same error, saying what to do where it is TLS that failed.
+pub fn told(error: RedisError) -> RedisError {
+    match tls::explain(&error) {
+        Some(refused) => (ErrorKind::Io, "no connection to Redis", refused.0).into(),
+        None => error,
+    }
 }
 
 /// Asks Redis whether it is there.
@@ -242,5 +280,6 @@ pub(crate) async fn bounded<T>(
 ) -> Result<T, RedisError> {
     tokio::time::timeout(ANSWER_LIMIT, call)
         .await
-        .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer in time").into()))
+        .unwrap_or_else(|_| Err((ErrorKind::Io, "no answer in time").into()))
+        .map_err(told)
 }

@@ -34,5 +34,6 @@ pub mod process;
 pub mod retry;
 pub mod roles;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;
 pub mod vitals;

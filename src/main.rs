@@ -262,10 +262,11 @@ async fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
 async fn run_verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings;
     settings.fill_from(&args.data.data_dir.join("env"));
-    let amqp_url = (!settings.amqp_url.is_empty()).then(|| settings.amqp_url.clone());
+    let asks_broker = !settings.amqp_url.is_empty();
     let settings = settings.with_database_only();
     let config = settings.check().map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
-    let report = verify::run(&config.database_url, amqp_url.as_deref(), args.patience).await?;
+    let broker = asks_broker.then_some(config.amqp_url.as_str());
+    let report = verify::run(&config.database_url, broker, args.patience).await?;
     print!("{}", report.text);
     println!("{}", if report.holds { "all promises hold" } else { "a promise is BROKEN" });
     Ok(if report.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -155,8 +155,11 @@ async fn await_database(config: &Config, stop: &CancellationToken) -> anyhow::Re
     loop {
         let checked = store::check(&config.database_url, config.partitions).await;
         let Err(cause) = &checked else { return checked };
-        // What the server itself says (wrong password, wrong schema) does not mend itself.
-        let unanswered = |error: &sqlx::Error| error.as_database_error().is_none();
+        // What the server itself says (wrong password, wrong schema) does not mend itself, nor do
+        // our settings.
+        let unanswered = |error: &sqlx::Error| {
+            error.as_database_error().is_none() && !matches!(error, sqlx::Error::Configuration(_))
+        };
         if !cause.downcast_ref().is_some_and(unanswered) {
             return checked;
         }

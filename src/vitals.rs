@@ -16,7 +16,7 @@ use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::pace::Pace;
 use crate::queue::{self, Connection};
-use crate::store::{commands, outbox, partitions, read};
+use crate::store::{commands, outbox, partitions, read, told};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -127,7 +127,7 @@ async fn watch_postgres(vitals: &Vitals, views: &Views, metrics: &Metrics) {
     loop {
         // Its reads have limits of their own; cut short, one would keep a connection of the pool.
         let found = look_at_postgres(views, metrics, vitals).await;
-        vitals.note(0, metrics, found.map_err(|error| error.to_string()));
+        vitals.note(0, metrics, found.map_err(|error| told(error).to_string()));
         tokio::time::sleep(PERIOD).await;
     }
 }

@@ -114,7 +114,7 @@ impl Carrier {
     /// When the URL is malformed.
     pub fn new(url: &str, prefix: &str) -> Result<Self, redis::RedisError> {
         Ok(Self {
-            client: redis::Client::open(url)?,
+            client: lease::client(url)?,
             link: lease::link(url)?,
             channels: Channels {
                 outbox: format!("{prefix}:wake:outbox"),

@@ -3,6 +3,7 @@
 //! A setting is an environment variable or the flag of the same name. All that is wrong with
 //! them is reported together, each by its name, before anything is started.
 
+mod authorities;
 mod check;
 mod door;
 pub mod identity;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::tls;
 use check::{number, prefix, seconds, url};
 pub use door::{Door, DoorSettings, Origins};
 use identity::{Identity, IdentitySettings};
@@ -27,7 +29,8 @@ pub const DEFAULT_PORT: &str = "3000";
 /// The settings as given, before they are checked. The comments are the `--help` text.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// PostgreSQL, the truth: postgres://user:password@host:port/database
+    /// PostgreSQL, the truth: postgres://user:password@host:port/database, by TLS with
+    /// ?sslmode=verify-full
     #[arg(
         long,
         env = "DATABASE_URL",
@@ -37,7 +40,8 @@ pub struct Settings {
     )]
     pub database_url: String,
 
-    /// RabbitMQ, which carries commands and events: amqp://user:password@host:port/vhost
+    /// RabbitMQ, which carries commands and events: amqp://user:password@host:port/vhost, by TLS
+    /// amqps://
     #[arg(
         long,
         env = "AMQP_URL",
@@ -47,7 +51,8 @@ pub struct Settings {
     )]
     pub amqp_url: String,
 
-    /// Redis, which only coordinates and wakes: redis://:password@host:port/db. May be away
+    /// Redis, which only coordinates and wakes: redis://user:password@host:port/db, by
+    /// TLS rediss://. May be away
     #[arg(
         long,
         env = "REDIS_URL",
@@ -56,6 +61,11 @@ pub struct Settings {
         hide_default_value = true
     )]
     pub redis_url: String,
+
+    /// File of certificates (PEM) of authorities that the three servers' certificates may be of,
+    /// besides the system's. Read when connecting: restart after changing it. Default: none
+    #[arg(long, env = "TLS_CA_FILE", default_value = "", hide_default_value = true)]
+    pub tls_ca_file: String,
 
     /// What our Redis keys and channels begin with; give each installation its own
     #[arg(long, env = "REDIS_PREFIX", default_value = "booking")]
@@ -159,15 +169,11 @@ impl Settings {
     /// One line for each setting that is wrong: its name, what it was, what it must be.
     pub fn check(&self) -> Result<Config, Vec<String>> {
         let mut errors = Vec::new();
+        let (database_url, amqp_url, redis_url) = self.servers(&mut errors);
         let config = Config {
-            database_url: url(
-                "DATABASE_URL",
-                &self.database_url,
-                &["postgres", "postgresql"],
-                &mut errors,
-            ),
-            amqp_url: url("AMQP_URL", &self.amqp_url, &["amqp", "amqps"], &mut errors),
-            redis_url: url("REDIS_URL", &self.redis_url, &["redis", "rediss"], &mut errors),
+            database_url,
+            amqp_url,
+            redis_url,
             redis_prefix: prefix(&self.redis_prefix, &mut errors),
             partitions: number("PARTITIONS", &self.partitions, 1, 99, &mut errors),
             http: self.address(
@@ -185,6 +191,23 @@ impl Settings {
         };
         number::<u16>("OPS_PORT", &self.ops_port, 0, u16::MAX, &mut errors);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// The three URLs, with the file of authorities in those that need one.
+    fn servers(&self, errors: &mut Vec<String>) -> (String, String, String) {
+        let authorities = authorities::check(&self.tls_ca_file, errors);
+        let trusting = |url, schemes, parameter| {
+            authorities::put_in(url, schemes, parameter, authorities.as_deref())
+        };
+        let postgres = &["postgres", "postgresql"];
+        let database = url("DATABASE_URL", &self.database_url, postgres, errors);
+        let amqp = url("AMQP_URL", &self.amqp_url, &["amqp", "amqps"], errors);
+        let redis = url("REDIS_URL", &self.redis_url, &["redis", "rediss"], errors);
+        (
+            trusting(database, postgres, tls::POSTGRES_AUTHORITIES),
+            trusting(amqp, &["amqps"], tls::RABBITMQ_AUTHORITIES),
+            trusting(redis, &["rediss"], tls::REDIS_AUTHORITIES),
+        )
     }
 
     /// Checks the settings of logs and traces.
@@ -287,6 +310,19 @@ mod tests {
         }
         assert_eq!(errors.len(), 5);
         assert!(!errors.concat().contains("secret"));
+    }
+
+    #[test]
+    fn a_file_of_authorities_has_to_be_one() {
+        let nowhere = "--tls-ca-file=/nowhere/ca.pem";
+        let errors = settings(&[nowhere]).check().err().unwrap();
+        assert!(
+            errors[0].starts_with("TLS_CA_FILE cannot be used: /nowhere/ca.pem: "),
+            "{errors:?}"
+        );
+        let other = concat!("--tls-ca-file=", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let errors = settings(&[other]).check().err().unwrap();
+        assert!(errors[0].contains("holds no certificate"), "{errors:?}");
     }
 
     #[test]

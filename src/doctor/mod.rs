@@ -73,6 +73,16 @@ fn address(url: &str, usual_port: u16) -> String {
     )
 }
 
+/// What mends a server's TLS, if that is what keeps us out.
+fn mends_tls(text: &str) -> Option<&'static str> {
+    let ours = ["TLS fails: ", "TLS_CA_FILE"];
+    ours.iter().any(|words| text.contains(words)).then_some(
+        "name the certificate of the server's authority in TLS_CA_FILE, and in the URL a name that is \
+         in the server's certificate; `openssl s_client -connect HOST:PORT` shows that one (PostgreSQL: \
+         with `-starttls postgres`)",
+    )
+}
+
 /// `1 row`, `2 rows`.
 fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

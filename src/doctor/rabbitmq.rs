@@ -1,7 +1,9 @@
 //! `RabbitMQ`: its version, our login, and whether our exchanges and queues are as declared.
 
 use super::report::names as names_of;
-use super::{Check, Fault, LOOK_LIMIT, Report, address, count, error, limited, list, warning};
+use super::{
+    Check, Fault, LOOK_LIMIT, Report, address, count, error, limited, list, mends_tls, warning,
+};
 use crate::config::Config;
 use crate::queue::inspect::{Greeting, Inspection, Refusal, State, greeting, refusal};
 use crate::queue::{Connection, DEAD_QUEUE, QueueError};
@@ -30,8 +32,10 @@ const CONNECTION: &[Check<Option<(String, String)>>] = &[Check {
         Some(error(
             format!("{address}: {cause}"),
             "commands are accepted until the outbox is too old, and not decided",
-            "start RabbitMQ, or mend host, port and scheme in AMQP_URL; `rabbitmq-diagnostics \
-             check_port_listener 5672` asks it too",
+            mends_tls(cause).unwrap_or(
+                "start RabbitMQ, or mend host, port and scheme in AMQP_URL (amqps:// at its TLS port); \
+                 `rabbitmq-diagnostics check_port_listener 5672` asks it too",
+            ),
         ))
     },
 }];

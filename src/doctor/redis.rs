@@ -9,8 +9,9 @@ use redis::{ErrorKind, RedisError, Script, cmd};
 use uuid::Uuid;
 
 use super::report::names as names_of;
-use super::{Check, Fault, Report, address, error, limited, warning};
+use super::{Check, Fault, Report, address, error, limited, mends_tls, warning};
 use crate::config::Config;
+use crate::lease;
 
 /// Our scripts read the clock and write, which is safe on replicas from 5 on; 6 brought the ACLs that
 /// our remedies speak of, and nobody has tried anything older.
@@ -55,8 +56,10 @@ const CONNECTION: &[Check<Option<Away>>] = &[Check {
             "put the right user and password in REDIS_URL: redis://user:password@host:port/0; \
              `redis-cli -u` tries them"
         } else {
-            "start Redis, or mend host, port and scheme in REDIS_URL; `redis-cli -h HOST -p PORT \
-             ping` asks it too"
+            mends_tls(text).unwrap_or(
+                "start Redis, or mend host, port and scheme in REDIS_URL (rediss:// at its TLS port); \
+                 `redis-cli -h HOST -p PORT ping` asks it too",
+            )
         };
         Some(error(
             format!("{address}: {text}"),
@@ -93,17 +96,17 @@ pub(super) fn names() -> Vec<&'static str> {
 
 pub(super) async fn look(config: &Config) -> Result<Facts, Away> {
     let address = address(&config.redis_url, 6379);
-    let away = |error: &RedisError| Away {
+    let away = |error: RedisError| Away {
         address: address.clone(),
-        text: error.to_string(),
         refused: error.kind() == ErrorKind::AuthenticationFailed
             || ["NOAUTH", "WRONGPASS"].iter().any(|code| error.code() == Some(code)),
+        text: lease::said(&config.redis_url, error),
     };
     let looked = async {
-        let client = redis::Client::open(config.redis_url.as_str()).map_err(|e| away(&e))?;
+        let client = lease::client(&config.redis_url).map_err(away)?;
         let connecting = bounded(client.get_multiplexed_async_connection());
-        let mut connection = connecting.await.map_err(|error| away(&error))?;
-        let mut facts = info(&mut connection).await.map_err(|error| away(&error))?;
+        let mut connection = connecting.await.map_err(away)?;
+        let mut facts = info(&mut connection).await.map_err(away)?;
         let prefix = &config.redis_prefix;
         let cause = |tried: Result<(), RedisError>| tried.err().map(|error| error.to_string());
         facts.no_keys = cause(write_key(&mut connection, prefix).await);
@@ -124,6 +127,7 @@ async fn bounded<T>(asked: impl Future<Output = Result<T, RedisError>>) -> Resul
     tokio::time::timeout(ANSWER_LIMIT, asked)
         .await
         .unwrap_or_else(|_| Err((redis::ErrorKind::Io, "no answer within 5 s").into()))
+        .map_err(lease::told)
 }
 
 async fn info(connection: &mut MultiplexedConnection) -> Result<Facts, RedisError> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Check, Report, error, warning};
 use crate::config::identity::Identity;
 use crate::config::{Config, Settings};
+use crate::store;
 
 /// The lines that say what is wrong with the settings; none where they can be used.
 const USABLE: &[Check<Vec<String>>] = &[Check {
@@ -48,6 +49,18 @@ const CHECKS: &[Check<Config>] = &[
                      WEBHOOK_PORTS",
                 )
             })
+        },
+    },
+    Check {
+        name: "settings.database-tls",
+        judge: |config| {
+            let mode = store::unchecked_tls(&config.database_url).ok().flatten()?;
+            Some(warning(
+                format!("DATABASE_URL says sslmode={mode}"),
+                "whoever is in between can pose as the server, read and change: no certificate is \
+                 checked",
+                "say sslmode=verify-full; TLS_CA_FILE names the file of an authority of your own",
+            ))
         },
     },
     Check {
@@ -122,8 +135,12 @@ mod tests {
             "--amqp-url=amqp://h",
             "--redis-url=redis://h",
         ];
+        found_with(&[&urls, flags].concat())
+    }
+
+    fn found_with(flags: &[&str]) -> Vec<&'static str> {
         let mut report = Report::default();
-        let _ = judge(&Cli::parse_from(urls.iter().chain(flags)).settings, &mut report);
+        let _ = judge(&Cli::parse_from(flags).settings, &mut report);
         report.findings.iter().map(|finding| finding.check).collect()
     }
 
@@ -134,6 +151,18 @@ mod tests {
         assert!(found(&["--host=0.0.0.0", "--auth-mode=api-key"]).is_empty());
         assert_eq!(found(&["--webhook-allow-insecure=true"]), ["settings.webhooks"]);
         assert_eq!(found(&["--rate-limit-poll-max=0"]), ["settings.rate-limits"]);
+        for (mode, check) in [
+            ("disable", &[][..]),
+            ("prefer", &["settings.database-tls"]),
+            ("require", &["settings.database-tls"]),
+            ("verify-full", &[]),
+        ] {
+            let url = format!("--database-url=postgres://h/d?sslmode={mode}");
+            assert_eq!(
+                found_with(&["booking", &url, "--amqp-url=amqp://h", "--redis-url=redis://h"]),
+                check
+            );
+        }
         assert_eq!(found(&["--partitions=0"]), ["settings.usable"]);
         assert_eq!(found(&["--log-format=prose"]), ["settings.usable"]);
     }

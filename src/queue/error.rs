@@ -4,6 +4,7 @@
 //! mean something to an operator get a variant naming the thing; the rest keep lapin's error as their source,
 //! boxed, so that no lapin type shows.
 
+use std::io;
 use std::time::Duration;
 
 use lapin::ErrorKind;
@@ -12,9 +13,29 @@ use lapin::types::ShortString;
 use tokio::time::timeout;
 
 use super::MAX_PARTITIONS;
+use crate::tls;
 
 /// One question to the broker (open a channel, declare, acknowledge) that takes longer has failed.
 const OPERATION_LIMIT: Duration = Duration::from_secs(5);
+
+/// How a connection ends that the other side ends.
+const HANGS_UP: [io::ErrorKind; 3] = [
+    io::ErrorKind::ConnectionAborted,
+    io::ErrorKind::ConnectionReset,
+    io::ErrorKind::UnexpectedEof,
+];
+const NO_GREETING: &str =
+    "it does not greet in AMQP; if this is its TLS port, AMQP_URL must begin with amqps://";
+
+/// Whether that is what a port that speaks TLS does to somebody who does not: an alert, and the end.
+fn is_no_greeting(error: &(dyn std::error::Error + 'static)) -> bool {
+    let lapins = error.downcast_ref::<lapin::Error>().map(lapin::Error::kind);
+    if matches!(lapins, Some(ErrorKind::ParsingError(_))) {
+        return true;
+    }
+    let io = error.downcast_ref().or_else(|| error.source()?.downcast_ref::<io::Error>());
+    io.is_some_and(|cause| HANGS_UP.contains(&cause.kind()))
+}
 
 /// Why the broker could not be used. Unless said otherwise, opening a new connection and trying again is right.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +50,14 @@ pub enum QueueError {
         address: String,
         /// What the client or the broker said.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No connection, for TLS failed or is missing. The reason says what mends it.
+    #[error("cannot connect to the broker at {address}: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What is wrong with the broker's TLS, or with ours.
+        reason: String,
     },
     /// No answer in time. Whether the broker did it is unknown.
     #[error("{operation}: no answer from the broker within {limit:?}")]
@@ -68,6 +97,22 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// Of a connection that was not made.
+    pub(super) fn connect(
+        address: String,
+        source: impl std::error::Error + Send + Sync + 'static,
+        by_tls: bool,
+    ) -> Self {
+        if let Some(refused) = tls::explain(&source) {
+            return Self::Tls { address, reason: refused.0 };
+        }
+        let source: Box<dyn std::error::Error + Send + Sync> = source.into();
+        if !by_tls && is_no_greeting(source.as_ref()) {
+            return Self::Tls { address, reason: NO_GREETING.to_owned() };
+        }
+        Self::Connect { address, source }
+    }
+
     pub(super) fn broker(operation: &str, source: lapin::Error) -> Self {
         Self::Broker { operation: operation.into(), source: source.into() }
     }

@@ -11,14 +11,16 @@
 //!
 //! Bindings cannot be asked for: a bind makes what is missing.
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::io;
+
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
 };
 use lapin::protocol::connection::AMQPMethod;
 use lapin::protocol::{AMQPClass, parse_class};
-use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPScheme;
 use lapin::{BasicProperties, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
@@ -26,11 +28,15 @@ use super::error::{bounded, short};
 use super::topology::{self, EXCHANGES, Queue};
 use super::{
     COMMANDS_EXCHANGE, Connection, DEFAULT_EXCHANGE, Depth, EVENTS_EXCHANGE, OPEN_LIMIT,
-    QueueError, SUBMIT_QUEUE, link, partition_queue,
+    QueueError, SUBMIT_QUEUE, link, partition_queue, secured,
 };
+use crate::tls;
 
 /// A greeting of more bytes is not one of AMQP.
 const MAX_GREETING_BYTES: usize = 64 * 1024;
+
+/// What the first byte of TLS is, from a port that was asked without.
+const TLS_ALERT: u8 = 21;
 
 /// Reply codes of AMQP 0-9-1.
 const ACCESS_REFUSED: u16 = 403;
@@ -84,29 +90,45 @@ pub async fn greeting(url: &str) -> Result<Greeting, QueueError> {
     let uri = link::parse(url)?;
     let address = format!("{}:{}", uri.authority.host, uri.authority.port);
     let greeted = async {
-        let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
-        let mut stream = uri.connect_with_config_async(TLSConfig::default(), &runtime).await?;
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
-        let mut head = [0; 7];
-        stream.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if head[0] != 1 || length > MAX_GREETING_BYTES {
-            return Err(std::io::Error::other("this is not AMQP 0-9-1"));
-        }
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await?;
-        read_greeting(&payload).ok_or_else(|| std::io::Error::other("the greeting is not AMQP's"))
+        let authorities = tls::named_in(url, tls::RABBITMQ_AUTHORITIES);
+        let greeting = if uri.scheme == AMQPScheme::AMQPS {
+            let config = tls::client(authorities.as_deref())?;
+            let limit = link::tcp_limit(&uri);
+            ask(secured::connect(&uri, config, limit, |_| Ok(())).await?).await?
+        } else {
+            let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
+            ask(link::plain(&uri, &runtime).await?).await?
+        };
+        read_greeting(&greeting).ok_or_else(|| io::Error::other("the greeting is not AMQP's"))
     };
     match timeout(OPEN_LIMIT, greeted).await {
-        Ok(greeted) => {
-            greeted.map_err(|source| QueueError::Connect { address, source: source.into() })
-        }
+        Ok(greeted) => greeted.map_err(|source| {
+            QueueError::connect(address, source, uri.scheme == AMQPScheme::AMQPS)
+        }),
         Err(_) => Err(QueueError::Timeout {
             operation: format!("waiting for the greeting of {address}"),
             limit: OPEN_LIMIT,
         }),
     }
+}
+
+/// The payload of the first frame that the broker sends.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+    stream.flush().await?; // TLS keeps what it can until then
+    let mut head = [0; 7];
+    stream.read_exact(&mut head).await?;
+    let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if head[0] == TLS_ALERT {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    if head[0] != 1 || length > MAX_GREETING_BYTES {
+        return Err(io::Error::other("this is not AMQP 0-9-1"));
+    }
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await?;
+    Ok(payload)
 }
 
 fn read_greeting(payload: &[u8]) -> Option<Greeting> {

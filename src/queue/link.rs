@@ -9,17 +9,21 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_rs::TokioRuntime;
+use async_rs::traits::Reactor;
 use futures::{Stream, StreamExt};
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{ConnectionProperties, ConnectionStatus, Event};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{CLOSE_LIMIT, HEARTBEAT_SECONDS, QueueError, TCP_CONNECT_LIMIT};
+use super::{CLOSE_LIMIT, HEARTBEAT_SECONDS, QueueError, TCP_CONNECT_LIMIT, secured};
+use crate::tls;
 
 /// How often the state is looked at without being told; an orderly close is noticed this late at worst.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -78,28 +82,43 @@ pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
     socket: Socket,
+    authorities: Option<PathBuf>,
 ) -> lapin::Result<lapin::Connection> {
+    if uri.scheme == AMQPScheme::AMQPS {
+        let runtime = secured::runtime();
+        let connect = async move |uri: AMQPUri, _| {
+            // Here, for this thread is lapin's own: the authorities are files to be read.
+            let config = tls::client(authorities.as_deref())?;
+            let keep = |tcp: &_| socket.keep_second(tcp);
+            let stream = secured::connect(&uri, config, tcp_limit(&uri), keep).await?;
+            Ok(AsyncTcpStream::Plain(stream)) // as far as lapin is concerned
+        };
+        return lapin::Connection::connector(uri, runtime, connect, properties).await;
+    }
     let runtime = lapin::runtime::default_runtime()?;
-    lapin::Connection::connector(
-        uri,
-        runtime,
-        async move |uri, runtime| {
-            let limit =
-                uri.query.connection_timeout.map_or(TCP_CONNECT_LIMIT, Duration::from_millis);
-            let connecting =
-                AMQPUriTcpExt::connect_with_config_async(&uri, TLSConfig::default(), &runtime);
-            let stream = timeout(limit, connecting)
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            // With a TLS feature of lapin there are other variants, which this could not cut.
-            if let AsyncTcpStream::Plain(tcp) = &stream {
-                socket.keep(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;
-            }
-            Ok(stream)
-        },
-        properties,
-    )
-    .await
+    let connect = async move |uri: AMQPUri, runtime: TokioRuntime| {
+        let stream = plain(&uri, &runtime).await?;
+        if let AsyncTcpStream::Plain(tcp) = &stream {
+            socket.keep_second(tcp.get_ref())?;
+        }
+        Ok(stream)
+    };
+    lapin::Connection::connector(uri, runtime, connect, properties).await
+}
+
+/// Without TLS, as lapin makes it.
+type Plain = AsyncTcpStream<<TokioRuntime as Reactor>::TcpStream>;
+
+/// Connects without TLS.
+pub(super) async fn plain(uri: &AMQPUri, runtime: &TokioRuntime) -> io::Result<Plain> {
+    let connecting = uri.connect_with_config_async(TLSConfig::default(), runtime);
+    timeout(tcp_limit(uri), connecting)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+pub(super) fn tcp_limit(uri: &AMQPUri) -> Duration {
+    uri.query.connection_timeout.map_or(TCP_CONNECT_LIMIT, Duration::from_millis)
 }
 
 /// Starts the task that tells when the state may have changed, and cuts the socket in the end.
@@ -166,6 +185,10 @@ impl Socket {
             // Fails only where the other side was faster.
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    fn keep_second(&self, socket: &impl AsFd) -> io::Result<()> {
+        self.keep(socket.as_fd().try_clone_to_owned()?.into())
     }
 
     fn keep(&self, socket: TcpStream) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod error;
 pub mod inspect;
 mod link;
 mod publish;
+mod secured;
 mod topology;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use futures::FutureExt;
 use lapin::ConnectionProperties;
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use lapin::uri::AMQPScheme;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -33,6 +35,7 @@ pub use error::QueueError;
 pub use publish::{Message, Publisher, Verdict};
 pub use topology::*;
 
+use crate::tls;
 use error::{bounded, missing, short};
 use link::{Link, Socket};
 
@@ -69,10 +72,12 @@ struct Inner {
 }
 
 impl Connection {
-    /// Connects to `url` (`amqp://user:password@host:port/vhost`), showing `name` in the broker's console.
+    /// Connects to `url` (`amqp://user:password@host:port/vhost`, or `amqps://` by TLS), showing `name` in the
+    /// broker's console.
     ///
     /// A heartbeat of 4 s and a TCP connect limit of 2 s are put in where the URL says nothing. Takes at most
-    /// 5 s. Fails with [`QueueError::Url`], [`QueueError::Connect`] or [`QueueError::Timeout`].
+    /// 5 s. Fails with [`QueueError::Url`], [`QueueError::Connect`], [`QueueError::Tls`] or
+    /// [`QueueError::Timeout`].
     pub async fn open(url: &str, name: &str) -> Result<Self, QueueError> {
         let uri = link::parse(url)?;
         let address = format!("{}:{}", uri.authority.host, uri.authority.port);
@@ -81,13 +86,16 @@ impl Connection {
         // lapin's thread would wait for the broker's greeting for ever.
         let unfinished = socket.cut_on_drop();
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let lapin = timeout(OPEN_LIMIT, link::connect(uri, properties, socket.clone()))
-            .await
-            .map_err(|_| QueueError::Timeout {
-                operation: format!("connecting to {address}"),
-                limit: OPEN_LIMIT,
-            })?
-            .map_err(|error| QueueError::Connect { address, source: error.into() })?;
+        let authorities = tls::named_in(url, tls::RABBITMQ_AUTHORITIES);
+        let by_tls = uri.scheme == AMQPScheme::AMQPS;
+        let lapin =
+            timeout(OPEN_LIMIT, link::connect(uri, properties, socket.clone(), authorities))
+                .await
+                .map_err(|_| QueueError::Timeout {
+                    operation: format!("connecting to {address}"),
+                    limit: OPEN_LIMIT,
+                })?
+                .map_err(|error| QueueError::connect(address, error, by_tls))?;
         unfinished.disarm();
         let link = link::watch(lapin.events_listener(), lapin.status().clone(), socket);
         Ok(Self(Arc::new(Inner { lapin, link, depth_channel: Mutex::new(None) })))

@@ -31,8 +31,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reads::Readable;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{Connection as _, PgConnection, PgPool};
+
+use crate::tls;
 
 static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
@@ -152,9 +154,32 @@ const SWEEP_IDLE_LIMIT: &str = "10s";
 const RELAY_IDLE_LIMIT: &str = "5s";
 
 fn options(url: &str, purpose: Purpose) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?
+    let options = PgConnectOptions::from_str(url)?
         .application_name(purpose.name())
-        .options(purpose.session_settings()))
+        .options(purpose.session_settings());
+    Ok(if is_plain(url, options.get_ssl_mode()) {
+        options.ssl_mode(PgSslMode::Disable)
+    } else {
+        options
+    })
+}
+
+/// Whether neither the URL nor `PGSSLMODE` says anything of TLS. Plain it is then, as with the other
+/// servers' URLs: TLS by chance, unchecked, would cost its time and promise nothing.
+fn is_plain(url: &str, mode: PgSslMode) -> bool {
+    matches!(mode, PgSslMode::Prefer) && !url.contains("sslmode=") && !url.contains("ssl-mode=")
+}
+
+/// The `sslmode` of a URL that encrypts, if it does, and takes any certificate.
+///
+/// # Errors
+/// When the URL is malformed.
+pub fn unchecked_tls(url: &str) -> Result<Option<&'static str>, sqlx::Error> {
+    Ok(match options(url, Purpose::Examine)?.get_ssl_mode() {
+        PgSslMode::Prefer => Some("prefer"),
+        PgSslMode::Require => Some("require"),
+        _ => None,
+    })
 }
 
 /// Opens a connection that one stage keeps for itself.
@@ -166,7 +191,32 @@ pub async fn connect(url: &str, purpose: Purpose) -> Result<PgConnection, sqlx::
     tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options))
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+        .map_err(told)
 }
+
+/// The same error, saying what to do where it is TLS that failed or is missing.
+pub fn told(error: sqlx::Error) -> sqlx::Error {
+    if let Some(refused) = tls::explain(&error) {
+        return sqlx::Error::Tls(refused.into());
+    }
+    match &error {
+        sqlx::Error::Tls(cause) if cause.to_string().ends_with(NO_TLS) => {
+            let text = "PostgreSQL does not speak TLS; set ssl = on there, or leave sslmode out of \
+                        DATABASE_URL";
+            sqlx::Error::Tls(text.into())
+        }
+        sqlx::Error::Database(answer) if answer.message().ends_with(NO_ENCRYPTION) => {
+            let text = format!("{}; DATABASE_URL may need sslmode=verify-full", answer.message());
+            sqlx::Error::Configuration(text.into())
+        }
+        _ => error,
+    }
+}
+
+/// How sqlx says that the server answered no to the question for TLS.
+const NO_TLS: &str = "server does not support TLS";
+/// How the server ends a refusal of somebody who came without TLS.
+const NO_ENCRYPTION: &str = ", no encryption";
 
 /// The connection that a stage keeps: made when first asked for, and again after it was dropped.
 pub struct KeptConnection {

@@ -5,17 +5,18 @@
 pub const IMPORTS: &[(&str, &[&str])] = &[
     // The rules, and what needs nothing.
     ("booking", &[]),
-    ("config", &[]),
+    ("config", &["tls"]),
     ("failpoint", &[]),
     ("metrics", &[]),
     ("pace", &[]),
     ("retry", &[]),
+    ("tls", &[]),
     ("process", &["retry"]),
     ("telemetry", &["config"]),
     // The servers. None imports another, except that hints use the link to Redis of the leases.
-    ("store", &["booking"]),
-    ("queue", &[]),
-    ("lease", &[]),
+    ("store", &["booking", "tls"]),
+    ("queue", &["tls"]),
+    ("lease", &["tls"]),
     ("limits", &["lease", "metrics", "process", "retry"]),
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
     // The stages. None imports another, except: the doors hand over to acceptance, and
@@ -39,7 +40,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("verify", &["queue", "store"]),
     ("doctor", &["config", "lease", "queue", "store"]),
     ("roles", ROLES),
-    ("dev", &["config", "roles", "store"]),
+    ("dev", &["config", "roles", "store", "tls"]),
     ("main", MAIN),
     ("lib", &[]),
 ];

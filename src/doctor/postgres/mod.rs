@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::doctor::report::names as names_of;
-use crate::doctor::{Check, Fault, LOOK_LIMIT, Report, address, error, limited, list, warning};
+use crate::doctor::{
+    Check, Fault, LOOK_LIMIT, Report, address, error, limited, list, mends_tls, warning,
+};
 use crate::store::doctor::{self, Clock, Facts, Holders, Server};
 use crate::store::{self, CONNECTIONS_OF_A_PROCESS};
 
@@ -110,6 +112,9 @@ pub(super) fn judge(
 }
 
 fn remedy(sqlstate: Option<&str>, text: &str) -> String {
+    if let Some(mend) = mends_tls(text) {
+        return mend.to_owned();
+    }
     match sqlstate {
         Some("28P01" | "28000") => {
             "put the right user and password in DATABASE_URL; pg_hba.conf says who may come from where"
