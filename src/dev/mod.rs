@@ -50,6 +50,24 @@ pub struct Settings {
     pub redis: bool,
     /// How many virtual hosts `t1`, `t2`, … RabbitMQ has besides `/`.
     pub vhosts: u16,
+    /// If set, all speak TLS and nothing else.
+    pub tls: Option<Tls>,
+}
+
+/// Files in PEM: what the servers show, a certificate for `localhost`, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub authority: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Tls {
+    /// The authority as the value of a URL's parameter.
+    fn authority_in_url(&self) -> String {
+        let path = self.authority.to_string_lossy();
+        url::form_urlencoded::byte_serialize(path.as_bytes()).collect()
+    }
 }
 
 pub struct Servers {
@@ -103,10 +121,11 @@ type Started = (Option<Postgres>, Option<RabbitMq>, Option<Redis>);
 async fn start_all(dir: &Path, settings: &Settings, guard: &Arc<Guard>) -> anyhow::Result<Started> {
     end_left_over(dir, guard).await?;
     let id = id(dir)?;
+    let tls = settings.tls.as_ref();
     tokio::try_join!(
-        only_if(settings.postgres, Postgres::start_in(dir, &id, guard)),
-        only_if(settings.rabbitmq, RabbitMq::start_in(dir, &id, settings.vhosts, guard)),
-        only_if(settings.redis, Redis::start_in(dir, guard)),
+        only_if(settings.postgres, Postgres::start_in(dir, &id, tls, guard)),
+        only_if(settings.rabbitmq, RabbitMq::start_in(dir, &id, settings, guard)),
+        only_if(settings.redis, Redis::start_in(dir, tls, guard)),
     )
 }
 

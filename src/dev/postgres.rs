@@ -20,9 +20,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::Tls;
 use super::guard::{Entry, Guard};
 use super::ports::Tries;
 use super::server::{Program, Server, User};
+use crate::tls::POSTGRES_AUTHORITIES;
 
 /// A start that takes longer, recovery after a crash included, has failed.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -48,12 +50,14 @@ pub struct Postgres {
     port: u16,
     data: PathBuf,
     psql: PathBuf,
+    tls: Option<Tls>,
 }
 
 impl Postgres {
     pub(super) async fn start_in(
         dir: &Path,
         id: &str,
+        tls: Option<&Tls>,
         guard: &Arc<Guard>,
     ) -> anyhow::Result<Postgres> {
         tracing::info!("starting PostgreSQL");
@@ -66,13 +70,17 @@ impl Postgres {
             initialize(dir, &home, &bin, user, guard).await?;
         }
         end_left_over(&data, guard).await?;
+        if let Some(tls) = tls {
+            take_over(tls, &data, user)?;
+        }
         let mut tries = Tries::new(dir.join("postgres.port"))?;
         let postgres = loop {
             let [port] = tries.ports();
-            let program = program(dir, &data, &bin, port, user);
+            let program = program(dir, &data, &bin, port, user, tls.is_some());
             let server = Server::start(program, Arc::clone(guard)).await?;
+            let psql = bin.join("psql");
             let mut postgres =
-                Postgres { server, port, data: data.clone(), psql: bin.join("psql") };
+                Postgres { server, port, data: data.clone(), psql, tls: tls.cloned() };
             match postgres.ready().await {
                 Ok(()) => break postgres,
                 Err(failure) => tries.again(failure)?,
@@ -83,7 +91,14 @@ impl Postgres {
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        match &self.tls {
+            None => format!("postgres://postgres@127.0.0.1:{}/{database}", self.port),
+            Some(tls) => format!(
+                "postgres://postgres@localhost:{}/{database}?sslmode=verify-full&{POSTGRES_AUTHORITIES}={}",
+                self.port,
+                tls.authority_in_url()
+            ),
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -159,10 +174,33 @@ fn says_ready(data: &Path, pid: u32) -> bool {
     lines.next() == Some(&pid.to_string()) && lines.nth(6) == Some("ready")
 }
 
-fn program(dir: &Path, data: &Path, bin: &Path, port: u16, user: Option<User>) -> Program {
+/// The server takes a key only from its own user, so it gets a copy, where it looks for one.
+fn take_over(tls: &Tls, data: &Path, user: Option<User>) -> anyhow::Result<()> {
+    for (from, name) in [(&tls.certificate, "server.crt"), (&tls.key, "server.key")] {
+        let to = data.join(name);
+        let owner = user.map(|user| (user.uid, user.gid)).unzip();
+        fs::copy(from, &to)
+            .and_then(|_| fs::set_permissions(&to, fs::Permissions::from_mode(0o600)))
+            .and_then(|()| chown(&to, owner.0, owner.1))
+            .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
+}
+
+fn program(
+    dir: &Path,
+    data: &Path,
+    bin: &Path,
+    port: u16,
+    user: Option<User>,
+    tls: bool,
+) -> Program {
     let mut args: Vec<OsString> =
         vec!["-D".into(), data.into(), "-p".into(), port.to_string().into()];
     args.extend(SETTINGS.iter().flat_map(|setting| ["-c".into(), OsString::from(setting)]));
+    if tls {
+        args.extend(["-c", "ssl=on"].map(Into::into));
+    }
     Program {
         name: "PostgreSQL",
         path: bin.join("postgres"),

@@ -23,6 +23,8 @@ use tokio::time::timeout;
 use super::guard::Guard;
 use super::ports::Tries;
 use super::server::{Program, Server, connect};
+use super::{Settings, Tls};
+use crate::tls::RABBITMQ_AUTHORITIES;
 
 /// A start that takes longer has failed.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -46,6 +48,7 @@ pub struct RabbitMq {
     port: u16,
     node: String,
     control: Control,
+    tls: Option<Tls>,
 }
 
 /// What it takes to run `rabbitmqctl` on a node.
@@ -59,7 +62,7 @@ pub struct Control {
 struct Node<'a> {
     dir: &'a Path,
     name: &'a str,
-    vhosts: u16,
+    settings: &'a Settings,
     lean: bool,
 }
 
@@ -67,7 +70,7 @@ impl RabbitMq {
     pub(super) async fn start_in(
         dir: &Path,
         id: &str,
-        vhosts: u16,
+        settings: &Settings,
         guard: &Arc<Guard>,
     ) -> anyhow::Result<RabbitMq> {
         tracing::info!("starting RabbitMQ");
@@ -77,7 +80,7 @@ impl RabbitMq {
         fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
         discard_unfinished(&home)?;
         let lean = lean_plugins(&home)?;
-        let node = Node { dir, name: &name, vhosts, lean };
+        let node = Node { dir, name: &name, settings, lean };
         let rabbitmq = match start(&node, guard).await {
             Err(error) if lean => {
                 tracing::warn!("RabbitMQ is started again with all its plugins: {error:#}");
@@ -93,7 +96,14 @@ impl RabbitMq {
 
     pub fn url(&self, vhost: &str) -> String {
         let vhost = vhost.replace('%', "%25").replace('/', "%2f");
-        format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port)
+        match &self.tls {
+            None => format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port),
+            Some(tls) => format!(
+                "amqps://guest:guest@localhost:{}/{vhost}?{RABBITMQ_AUTHORITIES}={}",
+                self.port,
+                tls.authority_in_url()
+            ),
+        }
     }
 
     /// For whoever wants to make users, or to look inside.
@@ -129,7 +139,7 @@ impl RabbitMq {
 
     async fn ready(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
-        while greets(self.port, &self.node).await != Some(true) {
+        while greets(self.port, self.tls.as_ref(), &self.node).await != Some(true) {
             self.server.still_starting(began, START_LIMIT).await?;
         }
         self.server.started()
@@ -153,14 +163,15 @@ async fn start_on(
 ) -> anyhow::Result<RabbitMq> {
     let mut epmd = Server::start(epmd(node, names), Arc::clone(guard)).await?;
     let began = Instant::now();
-    while connect(names).await.is_none() {
+    while connect(names, None).await.is_none() {
         epmd.still_starting(began, START_LIMIT).await?;
     }
     epmd.started()?;
     configure(node, port)?;
     let server = Server::start(program(node, distribution, names), Arc::clone(guard)).await?;
     let control = control(node, names);
-    let mut rabbitmq = RabbitMq { server, epmd, port, node: node.name.to_owned(), control };
+    let tls = node.settings.tls.clone();
+    let mut rabbitmq = RabbitMq { server, epmd, port, node: node.name.to_owned(), control, tls };
     if let Err(failure) = rabbitmq.ready().await {
         rabbitmq.epmd.stop().await;
         return Err(failure);
@@ -169,8 +180,8 @@ async fn start_on(
 }
 
 /// Whether our node greets a client. The greeting names the cluster, and so the node.
-async fn greets(port: u16, node: &str) -> Option<bool> {
-    let mut stream = connect(port).await?;
+async fn greets(port: u16, tls: Option<&Tls>, node: &str) -> Option<bool> {
+    let mut stream = connect(port, tls).await?;
     stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
     let mut greeting = Vec::new();
     let name = node.as_bytes();
@@ -269,10 +280,10 @@ fn configure(node: &Node<'_>, port: u16) -> anyhow::Result<()> {
         let file = home.join(name);
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
     };
-    let mut settings =
-        format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 50MB\n");
-    if node.vhosts > 0 {
-        write("definitions.json", &definitions(node.vhosts))?;
+    let mut settings = listener(port, node.settings.tls.as_ref());
+    settings.push_str("disk_free_limit.absolute = 50MB\n");
+    if node.settings.vhosts > 0 {
+        write("definitions.json", &definitions(node.settings.vhosts))?;
         let file = home.join("definitions.json");
         writeln!(settings, "load_definitions = {}", file.display())?;
     }
@@ -280,6 +291,15 @@ fn configure(node: &Node<'_>, port: u16) -> anyhow::Result<()> {
     write("rabbitmq-env.conf", "")?;
     write("advanced.config", "[].\n")?;
     write("enabled_plugins", "[].\n")
+}
+
+fn listener(port: u16, tls: Option<&Tls>) -> String {
+    let Some(Tls { authority, certificate, key }) = tls else {
+        return format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
+    };
+    let files = [("cacertfile", authority), ("certfile", certificate), ("keyfile", key)];
+    let files = files.map(|(name, file)| format!("ssl_options.{name} = {}\n", file.display()));
+    format!("listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{port}\n{}", files.concat())
 }
 
 /// The virtual hosts `/` and `t1` to `tN`, with everything allowed to guest. A node that loads

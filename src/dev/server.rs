@@ -23,8 +23,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::either::Either;
 
+use super::Tls;
 use super::guard::{Entry, Guard};
+use crate::tls::client;
 
 const GATE: &str = "read -r _ || exit; exec \"$@\" </dev/null";
 
@@ -208,7 +214,17 @@ impl fmt::Display for Program {
     }
 }
 
-/// A connection to a private server, if it accepts one.
-pub(super) async fn connect(port: u16) -> Option<TcpStream> {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()
+/// A connection to a private server, by TLS where it speaks that.
+pub(super) type Wire = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// A handshake that takes longer counts as refused, and is tried again.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection to a private server, if it accepts one. With TLS it is ours: it has our certificate.
+pub(super) async fn connect(port: u16, tls: Option<&Tls>) -> Option<Wire> {
+    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+    let Some(tls) = tls else { return Some(Either::Left(tcp)) };
+    let connector = TlsConnector::from(client(Some(&tls.authority)).ok()?);
+    let shaken = connector.connect(ServerName::try_from("localhost").ok()?, tcp);
+    timeout(HANDSHAKE_LIMIT, shaken).await.ok()?.ok().map(Either::Right)
 }

@@ -39,6 +39,7 @@ pub async fn run(
         rabbitmq: settings.amqp_url.is_empty(),
         redis: settings.redis_url.is_empty(),
         vhosts: 0,
+        tls: None,
     };
     let servers = tokio::select! {
         servers = Servers::start(&wanted) => servers?,

@@ -30,7 +30,14 @@ impl Dir {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings { dir: self.0.clone(), postgres: true, rabbitmq: true, redis: true, vhosts: 2 }
+        Settings {
+            dir: self.0.clone(),
+            postgres: true,
+            rabbitmq: true,
+            redis: true,
+            vhosts: 2,
+            tls: None,
+        }
     }
 
     pub fn without_rabbitmq(&self) -> Settings {

@@ -22,7 +22,10 @@ const OUTCOMES: [&str; 10] =
 
 #[tokio::test]
 async fn users_keep_their_order_while_workers_are_killed_frozen_and_added() {
-    let stage = Stage::with_partitions("fleet", 8).await;
+    a_fleet_is_at_work(&Stage::with_partitions("fleet", 8).await).await;
+}
+
+pub async fn a_fleet_is_at_work(stage: &Stage) {
     let gateways = [stage.gateway().await, stage.gateway().await];
     let (mut killed, mut frozen) = (stage.worker().await, stage.worker().await);
     let _steady = stage.worker().await;
@@ -47,7 +50,7 @@ async fn users_keep_their_order_while_workers_are_killed_frozen_and_added() {
         so_many(USERS * 4).await;
         frozen.freeze().await;
         let added = stage.worker().await;
-        others_own_all(&stage, &[&dead, &asleep]).await;
+        others_own_all(stage, &[&dead, &asleep]).await;
         frozen.thaw().await;
         added
     };
@@ -55,7 +58,7 @@ async fn users_keep_their_order_while_workers_are_killed_frozen_and_added() {
 
     stage.everything_is_decided().await;
     assert_eq!(played.len(), USERS);
-    let told = all_outcomes(&stage).await;
+    let told = all_outcomes(stage).await;
     assert_eq!(told.len(), USERS * OUTCOMES.len());
     for commands in played {
         let outcomes: Vec<&str> = commands.iter().map(|id| told[id].0.as_str()).collect();

@@ -2,6 +2,7 @@
 //! comes of it. That is what a lost network looks like, and a frozen server too.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -17,6 +18,8 @@ const UNDER_WAY: usize = 256;
 pub struct Link {
     address: SocketAddr,
     silent: watch::Sender<bool>,
+    /// One for each connection that its client has not closed.
+    open: Arc<()>,
 }
 
 impl Link {
@@ -32,12 +35,19 @@ impl Link {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (silent, looks) = watch::channel(false);
+        let open = Arc::new(());
+        let link = Self { address, silent, open: open.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server.clone(), distance, looks.clone()));
+                let carried = carry(client, server.clone(), distance, looks.clone());
+                let counted = open.clone();
+                tokio::spawn(async move {
+                    carried.await;
+                    drop(counted);
+                });
             }
         });
-        Self { address, silent }
+        link
     }
 
     /// The URL with this link in place of the server.
@@ -45,6 +55,11 @@ impl Link {
         let mut url = Url::parse(url).unwrap();
         url.set_port(Some(self.address.port())).unwrap();
         url.to_string()
+    }
+
+    /// Connections that are under way, silent ones too.
+    pub fn open(&self) -> usize {
+        Arc::strong_count(&self.open) - 2 // the link's and the listener's
     }
 
     pub fn falls_silent(&self) {

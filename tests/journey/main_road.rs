@@ -1,10 +1,13 @@
-//! The main road: book, poll, wait, change.
+//! The main road: book, poll, wait, change. `tls.rs` takes it too, by TLS.
 
 use crate::stage::{Stage, User, at};
 
 #[tokio::test]
 async fn a_booking_is_accepted_decided_and_shown() {
-    let stage = Stage::new("main-road").await;
+    a_booking_goes_its_way(&Stage::new("main-road").await).await;
+}
+
+pub async fn a_booking_goes_its_way(stage: &Stage) {
     let (gateway, _worker) = (stage.gateway().await, stage.worker().await);
     let user = User::new(&gateway);
 
@@ -26,7 +29,10 @@ async fn a_booking_is_accepted_decided_and_shown() {
 
 #[tokio::test]
 async fn whoever_waits_is_answered_with_the_decision() {
-    let stage = Stage::new("waits").await;
+    a_client_waits(&Stage::new("waits").await).await;
+}
+
+pub async fn a_client_waits(stage: &Stage) {
     let (gateway, _worker) = (stage.gateway().await, stage.worker().await);
     let user = User::new(&gateway).who_waits();
 

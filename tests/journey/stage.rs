@@ -3,84 +3,21 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use booking::dev::{self, Control, Servers};
 use booking::{store, verify};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 
-use crate::VHOSTS;
+use crate::servers::{Set, scratch};
+pub use crate::servers::{rabbitmq_control, start_servers};
 pub use crate::user::{Answer, User};
 
 /// What a condition may take before the test fails. Generous: the machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The addresses of the servers that all tests of this process share.
-struct Shared {
-    postgres: String,
-    rabbitmq: String,
-    control: Control,
-    redis: String,
-}
-
-/// Starts the servers when the first test asks for them. A thread of their own keeps them.
-fn shared() -> &'static Shared {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let servers = start_servers("shared", true, true, true).await;
-                let shared = Shared {
-                    postgres: servers.postgres.as_ref().unwrap().url(""),
-                    rabbitmq: servers.rabbitmq.as_ref().unwrap().url(""),
-                    control: servers.rabbitmq.as_ref().unwrap().control().clone(),
-                    redis: servers.redis.as_ref().unwrap().url(),
-                };
-                sender.send(shared).unwrap();
-                std::future::pending::<()>().await;
-            });
-        });
-        receiver.recv().expect("the shared servers start")
-    })
-}
-
-/// How to run `rabbitmqctl` on the shared RabbitMQ.
-pub fn rabbitmq_control() -> &'static Control {
-    &shared().control
-}
-
-/// Starts servers for one test alone, which may stop them.
-pub async fn start_servers(name: &str, postgres: bool, rabbitmq: bool, redis: bool) -> Servers {
-    let dir = scratch().join(name);
-    let settings = dev::Settings { dir, postgres, rabbitmq, redis, vhosts: VHOSTS };
-    Servers::start(&settings).await.unwrap()
-}
-
-/// This run's folder for data and logs. Folders of runs that are over are removed.
-fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
-    SCRATCH.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        for old in std::fs::read_dir(root).unwrap().flatten() {
-            let name = old.file_name().into_string().unwrap_or_default();
-            let over = |pid: &str| !Path::new("/proc").join(pid).exists();
-            if name.strip_prefix("journey-").is_some_and(over) {
-                let _ = std::fs::remove_dir_all(old.path());
-            }
-        }
-        let dir = root.join(format!("journey-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
-    })
-}
-
 /// A system of its own within the shared servers.
 pub struct Stage {
     pub name: String,
@@ -89,6 +26,8 @@ pub struct Stage {
     pub redis_url: String,
     pub redis_prefix: String,
     pub partitions: u16,
+    /// What its processes are told besides, or instead.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl Stage {
@@ -98,30 +37,45 @@ impl Stage {
     }
 
     pub async fn with_partitions(name: &str, partitions: u16) -> Self {
-        let stage = Self::unmigrated(name, partitions).await;
-        store::migrate(&stage.database_url, partitions).await.unwrap();
-        stage
+        Self::within(Set::plain().await, name, partitions).await
     }
 
     /// The same with an empty database.
     pub async fn unmigrated(name: &str, partitions: u16) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(number <= VHOSTS, "VHOSTS is too small for so many tests");
-        let shared = tokio::task::spawn_blocking(shared).await.unwrap();
-        let database = format!("t{number}");
-        let mut postgres =
-            PgConnection::connect(&format!("{}postgres", shared.postgres)).await.unwrap();
-        let create = sqlx::AssertSqlSafe(format!("create database {database}"));
+        Self::created(Set::plain().await, name, partitions).await
+    }
+
+    /// The same within servers that speak TLS alone, as a user with a password.
+    pub async fn secured(name: &str) -> Self {
+        Self::secured_with_partitions(name, 4).await
+    }
+
+    pub async fn secured_with_partitions(name: &str, partitions: u16) -> Self {
+        Self::within(Set::secured().await, name, partitions).await
+    }
+
+    async fn within(set: &Set, name: &str, partitions: u16) -> Self {
+        let stage = Self::created(set, name, partitions).await;
+        store::migrate(&stage.database_url, partitions).await.unwrap();
+        stage
+    }
+
+    async fn created(set: &Set, name: &str, partitions: u16) -> Self {
+        let place = set.next_place();
+        let mut postgres = PgConnection::connect(&set.database("postgres")).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("create database {place}"));
         sqlx::raw_sql(create).execute(&mut postgres).await.unwrap();
-        Self {
+        let mut stage = Self {
             name: name.to_owned(),
-            database_url: format!("{}{database}", shared.postgres),
-            amqp_url: format!("{}t{number}", shared.rabbitmq),
-            redis_url: shared.redis.clone(),
-            redis_prefix: format!("t{number}"),
+            database_url: set.database(&place),
+            amqp_url: set.vhost(&place),
+            redis_url: set.redis.clone(),
+            redis_prefix: place,
             partitions,
-        }
+            settings: Vec::new(),
+        };
+        stage.settings = set.settings(&stage);
+        stage
     }
 
     /// Starts a process of this stage; `settings` are further environment variables.
@@ -141,6 +95,23 @@ impl Stage {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = scratch().join(format!("{}-{role}-{number}.log", self.name));
+        let mut command = self.command_of(binary, role);
+        command
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        Process { child, log, address: String::new() }
+    }
+
+    /// What runs a role, or asks something, with the settings of this stage.
+    pub fn command(&self, role: &str) -> Command {
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_booking")), role)
+    }
+
+    fn command_of(&self, binary: &Path, role: &str) -> Command {
         let mut command = Command::new(binary);
         command
             .arg(role)
@@ -153,13 +124,8 @@ impl Stage {
             .env("OPS_PORT", "0")
             .env("LEASE_SECONDS", "2")
             .env("RATE_LIMIT_MAX", "0") // all tests come from one address
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .kill_on_drop(true);
-        let child = command.spawn().unwrap();
-        Process { child, log, address: String::new() }
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Starts a gateway whose servers answer.

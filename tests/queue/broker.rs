@@ -29,6 +29,7 @@ pub fn url() -> String {
                     rabbitmq: true,
                     redis: false,
                     vhosts: 0,
+                    tls: None,
                 };
                 let servers = Servers::start(&settings).await.unwrap();
                 sender.send(servers.rabbitmq.as_ref().unwrap().url("/")).unwrap();

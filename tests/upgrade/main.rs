@@ -17,6 +17,12 @@ mod receiver;
 #[path = "../journey/queue_door/service.rs"]
 mod service;
 #[allow(dead_code)]
+#[path = "../journey/secured.rs"]
+mod secured;
+#[allow(dead_code)]
+#[path = "../journey/servers.rs"]
+mod servers;
+#[allow(dead_code)]
 #[path = "../journey/stage.rs"]
 mod stage;
 #[allow(dead_code)]

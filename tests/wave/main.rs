@@ -19,6 +19,12 @@ mod controller;
 #[path = "../journey/link.rs"]
 #[allow(dead_code, reason = "shared with the tests of the journey")]
 mod link;
+#[path = "../journey/secured.rs"]
+#[allow(dead_code, reason = "shared with the tests of the journey")]
+mod secured;
+#[path = "../journey/servers.rs"]
+#[allow(dead_code, reason = "shared with the tests of the journey")]
+mod servers;
 #[path = "../journey/stage.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the tests of the journey")]
 mod stage;
