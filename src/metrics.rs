@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -67,8 +69,31 @@ pub struct Server {
     pub server: &'static str,
 }
 
+/// Where an exemplar leads: to the trace of one that took so long.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Trace {
+    pub trace_id: String,
+}
+
+/// Times that show, in each bucket, the last trace that was sent of one that fell into it.
+pub type TracedHistogram = HistogramWithExemplars<Trace>;
+
+/// Counts a time, and keeps the trace that it belongs to, if there is one.
+pub fn observe(times: &TracedHistogram, seconds: f64, trace_id: Option<String>) {
+    let at = trace_id.is_some().then(SystemTime::now);
+    times.observe(seconds, trace_id.map(|trace_id| Trace { trace_id }), at);
+}
+
 fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_5, 2.0, 18)) // 0.5 ms to 65 s
+    Histogram::new(in_seconds())
+}
+
+fn traced_seconds() -> TracedHistogram {
+    TracedHistogram::new(in_seconds())
+}
+
+fn in_seconds() -> impl Iterator<Item = f64> {
+    exponential_buckets(0.000_5, 2.0, 18) // 0.5 ms to 65 s
 }
 
 fn sizes() -> Histogram {
@@ -98,19 +123,19 @@ macro_rules! metrics {
 
 metrics! {
     http_requests: Family<Request, Counter> = Family::default(), "http_requests", "HTTP requests answered";
-    http_seconds: Histogram = seconds(), "http_request_seconds", "Time from a request's head to its answer, without the waits that Prefer asks for";
+    http_seconds: TracedHistogram = traced_seconds(), "http_request_seconds", "Time from a request's head to its answer, without the waits that Prefer asks for";
     refused: Family<Reason, Counter> = Family::default(), "requests_refused", "Requests that were over a limit of the door, by reason";
     gateways: Gauge = Gauge::default(), "gateways", "Gateways that share the rate limits, when Redis was last heard";
     limits_alone: Counter = Counter::default(), "limits_alone", "Requests that were granted or refused by the gateway's share of a rate limit, because Redis was late or away";
     accepted: Family<Kind, Counter> = Family::default(), "commands_accepted", "Commands accepted";
     replayed: Counter = Counter::default(), "commands_replayed", "Requests answered as a replay of an accepted command";
-    accept_seconds: Histogram = seconds(), "accept_seconds", "Time from a checked request to its commit";
+    accept_seconds: TracedHistogram = traced_seconds(), "accept_seconds", "Time from a checked request to its commit";
     accept_batch: Histogram = sizes(), "accept_batch_size", "Commands per accepting commit";
     submissions: Family<Outcome, Counter> = Family::default(), "submissions", "Messages of other services that are done with, by outcome";
     submissions_held: Gauge = Gauge::default(), "submissions_held", "Messages that wait because they cannot be accepted now";
     decided: Family<State, Counter> = Family::default(), "commands_decided", "Commands that reached a final state, by state";
     duplicates: Counter = Counter::default(), "commands_duplicate", "Delivered commands that had a final state already";
-    decision_seconds: Histogram = seconds(), "decision_seconds", "Time from acceptance to decision";
+    decision_seconds: TracedHistogram = traced_seconds(), "decision_seconds", "Time from acceptance to decision";
     decide_batch: Histogram = sizes(), "decide_batch_size", "Commands per deciding commit";
     decide_retries: Family<Reason, Counter> = Family::default(), "decide_retries", "Batches decided again, by reason";
     swept: Family<Action, Counter> = Family::default(), "bookings_swept", "Bookings that time has changed, by action";
@@ -133,7 +158,7 @@ metrics! {
     fence_refusals: Counter = Counter::default(), "fence_refusals", "Commits refused because a partition had a new owner";
     webhook_attempts: Family<Outcome, Counter> = Family::default(), "webhook_attempts", "Attempts to deliver a webhook, by outcome";
     webhook_seconds: Histogram = seconds(), "webhook_attempt_seconds", "Time from the start of an attempt to the receiver's answer, or to its failure";
-    webhook_lag: Histogram = seconds(), "webhook_lag_seconds", "Time from a decision to the attempt that delivered it";
+    webhook_lag: TracedHistogram = traced_seconds(), "webhook_lag_seconds", "Time from a decision to the attempt that delivered it";
     webhook_waiting: Gauge = Gauge::default(), "webhook_waiting", "Deliveries that wait for an attempt, counted up to 100,000";
     webhook_overdue: FloatGauge = FloatGauge::default(), "webhook_overdue_seconds", "How late the latest of them is";
     webhook_held: Gauge = Gauge::default(), "webhook_held", "Deliveries that this process holds";

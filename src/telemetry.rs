@@ -4,27 +4,38 @@
 //! somewhere, so that an untraced process pays nothing for them. A command's trace context (W3C
 //! `traceparent`) is kept in its row and carried in the AMQP headers; it is passed on even by a
 //! process that sends no traces itself.
+//!
+//! Work on many commands at once is two kinds of spans: one of the batch, and one for each command
+//! whose trace is sampled, which belongs to that trace. They link to each other ([`tie`]).
 
 use std::io::IsTerminal as _;
 
 use opentelemetry::propagation::TextMapPropagator as _;
-use opentelemetry::trace::{SpanContext, TraceContextExt as _, TracerProvider as _};
+use opentelemetry::trace::{
+    Link, SpanContext, SpanKind, TraceContextExt as _, TraceId, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Span;
+use opentelemetry_sdk::trace::{
+    Sampler, SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample,
+};
+use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, Sampling, Traces};
 
 /// The target of every span of a command's journey.
 pub const JOURNEY: &str = "journey";
 /// The header, row and field name of the W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
+/// Links of one span; a batch with more commands shows the way to the first of them. No batch has
+/// more: the relay's are the largest.
+const MAX_LINKS: u32 = 1024;
 
 /// Sends the last spans when it is shut down.
 pub struct Telemetry {
@@ -37,12 +48,12 @@ pub struct Telemetry {
 /// When it was set up before, or the exporter cannot be made.
 pub fn start(config: &LogConfig, role: &str) -> anyhow::Result<Telemetry> {
     // One filter for both layers: per-layer filters would cost every disabled span.
-    let journey = if config.otlp_endpoint.is_some() { "info" } else { "off" };
+    let journey = if config.traces.is_some() { "info" } else { "off" };
     let filter = EnvFilter::try_new(&config.filter)?
         .add_directive(format!("{JOURNEY}={journey}").parse()?)
         .add_directive("lapin=off".parse()?); // it logs what we log, and whole message bodies
-    let provider = match &config.otlp_endpoint {
-        Some(endpoint) => Some(provider(endpoint, role)?),
+    let provider = match &config.traces {
+        Some(traces) => Some(provider(traces, role)?),
         None => None,
     };
     let traces = provider
@@ -59,13 +70,51 @@ pub fn start(config: &LogConfig, role: &str) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { provider })
 }
 
-fn provider(endpoint: &str, role: &str) -> anyhow::Result<SdkTracerProvider> {
+fn provider(traces: &Traces, role: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .with_endpoint(format!("{}/v1/traces", traces.endpoint.trim_end_matches('/')))
         .build()?;
     let resource = Resource::builder().with_service_name(format!("booking-{role}")).build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .with_sampler(Sampled::new(traces.sampling))
+        .with_max_links_per_span(MAX_LINKS)
+        .build())
+}
+
+/// What the settings say; and a batch is sampled when one of its commands is, or that command's
+/// span would link to nothing.
+#[derive(Clone, Debug)]
+struct Sampled(Sampler);
+
+impl Sampled {
+    fn new(sampling: Sampling) -> Self {
+        let by_share = Sampler::TraceIdRatioBased(sampling.share);
+        Self(match sampling.heeds_caller {
+            true => Sampler::ParentBased(Box::new(by_share)),
+            false => by_share,
+        })
+    }
+}
+
+impl ShouldSample for Sampled {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let mut result = self.0.should_sample(parent, trace_id, name, kind, attributes, links);
+        if links.iter().any(|link| link.span_context.is_sampled()) {
+            result.decision = SamplingDecision::RecordAndSample;
+        }
+        result
+    }
 }
 
 impl Telemetry {
@@ -90,27 +139,61 @@ pub fn context_of(traceparent: Option<&str>) -> Option<SpanContext> {
     span.is_valid().then_some(span)
 }
 
+/// Whether traces are sent. Where nothing else is done for each command, ask once a batch.
+pub fn is_on() -> bool {
+    tracing::enabled!(target: JOURNEY, Level::INFO)
+}
+
+/// The trace context in a `traceparent`, if traces are sent and its trace is among them.
+pub fn sampled(traceparent: Option<&str>) -> Option<SpanContext> {
+    let traceparent = traceparent.filter(|_| is_on());
+    context_of(traceparent).filter(SpanContext::is_sampled)
+}
+
+/// The id of the trace that the span belongs to, if it is sent.
+pub fn trace_of(span: &Span) -> Option<String> {
+    let context = in_trace(span);
+    context.is_sampled().then(|| context.trace_id().to_string())
+}
+
 /// Makes `span` a child of the request that came with `traceparent`.
 pub fn continue_trace(span: &Span, traceparent: Option<&str>) {
     if let Some(parent) = context_of(traceparent) {
-        let context = opentelemetry::Context::new().with_remote_span_context(parent);
-        let _ = span.set_parent(context); // fails only where no traces are sent
+        follow(span, parent);
     }
 }
 
-/// Links `span` to the trace of one of the many commands that it works on.
-pub fn link(span: &Span, traceparent: Option<&str>) {
-    if let Some(other) = context_of(traceparent) {
-        span.add_link(other);
+/// Makes `span`, which must be new, a child of `parent`.
+pub fn follow(span: &Span, parent: SpanContext) {
+    let context = Context::new().with_remote_span_context(parent);
+    let _ = span.set_parent(context); // fails only where no traces are sent
+}
+
+/// Links the span of a batch, which must be new, and the spans of its commands to each other.
+pub fn tie<'a>(batch: &Span, commands: impl Iterator<Item = &'a Span> + Clone) {
+    for command in commands.clone() {
+        batch.add_link(in_trace(command));
     }
+    let batch = in_trace(batch);
+    for command in commands {
+        command.add_link(batch.clone());
+    }
+}
+
+/// Where a span is. It cannot get another parent afterwards.
+fn in_trace(span: &Span) -> SpanContext {
+    span.context().span().span_context().clone()
 }
 
 /// The `traceparent` to keep with a command: of `span` where traces are sent, otherwise what the
 /// request came with, if that is valid.
 pub fn traceparent(span: &Span, given: Option<&str>) -> Option<String> {
+    if span.is_disabled() {
+        return context_of(given).and(given).map(str::to_owned);
+    }
     let mut carrier = std::collections::HashMap::new();
     TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
-    carrier.remove(TRACEPARENT).or_else(|| context_of(given).and(given).map(str::to_owned))
+    carrier.remove(TRACEPARENT)
 }
 
 #[cfg(test)]
@@ -128,5 +211,21 @@ mod tests {
         ] {
             assert_eq!(traceparent(&Span::none(), Some(invalid)), None, "{invalid}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_sampled_when_one_of_its_commands_is() {
+        let sampler = Sampled::new(Sampling { heeds_caller: true, share: 0.0 });
+        let link = |flags: &str| {
+            let given = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+            Link::new(context_of(Some(&given)).unwrap(), Vec::new(), 0)
+        };
+        let decides = |links: &[Link]| {
+            let trace = TraceId::from(7);
+            sampler.should_sample(None, trace, "batch", &SpanKind::Internal, &[], links).decision
+        };
+        assert_eq!(decides(&[]), SamplingDecision::Drop);
+        assert_eq!(decides(&[link("00"), link("00")]), SamplingDecision::Drop);
+        assert_eq!(decides(&[link("00"), link("01")]), SamplingDecision::RecordAndSample);
     }
 }

@@ -53,7 +53,7 @@ const HOLDS_A_CONNECTION: &[&str] = &[
     "src/http/status.rs", // answers a failed read
     "src/identity/",      // the pool that looks up API keys
     "src/ownership/",     // the connection that takes fences
-    "src/relay.rs",       // the connection that leads and deletes
+    "src/relay/",         // the connection that leads and deletes
     "src/roles.rs",       // makes the pool
     "src/sweep.rs",       // the connection that leads and commits
     "src/waiters.rs",     // the pool that answers those who wait

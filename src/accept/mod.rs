@@ -18,18 +18,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span, warn};
 use uuid::Uuid;
 
 use crate::backlog::Backlog;
 use crate::booking::Stream;
 use crate::booking::problem::{Code, Problem};
 use crate::failpoint;
-use crate::metrics::{Kind, Metrics, Reason};
+use crate::metrics::{self, Kind, Metrics, Reason};
 use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
 use crate::store::reads::{ClientReads, is_overload};
 use crate::store::webhooks::callbacks::{self, MAX_ORIGINS};
 use crate::store::{self, Failure, KeptConnection, Purpose};
+use crate::telemetry::{self, JOURNEY};
 use crate::wake::Wake;
 use request::Rules;
 
@@ -57,6 +59,7 @@ pub enum Acceptance {
 struct Offer {
     new: NewCommand,
     offered: Instant,
+    span: Span,
     answer: oneshot::Sender<Result<Acceptance, Problem>>,
 }
 
@@ -77,7 +80,8 @@ impl Acceptor {
     /// The problem to answer with: other content under the same key, a time that has passed, too
     /// much to do (of this calendar or of all), workers that cannot read it yet, or the database
     /// away. After the last four the caller may retry.
-    pub async fn accept(&self, new: NewCommand) -> Result<Acceptance, Problem> {
+    pub async fn accept(&self, mut new: NewCommand) -> Result<Acceptance, Problem> {
+        let span = span_of(&mut new);
         if let Some(mistake) = new.command.change.too_late(new.command.accepted_at) {
             return self.accepted_before(&new, Problem::of_fields(vec![mistake])).await;
         }
@@ -90,7 +94,7 @@ impl Acceptor {
         }
         let (answer, answered) = oneshot::channel();
         let offered = Instant::now();
-        let offer = Offer { new, offered, answer };
+        let offer = Offer { new, offered, span, answer };
         self.offers.try_send(offer).map_err(|_| overloaded())?;
         answered.await.unwrap_or_else(|_| Err(database_away()))
     }
@@ -161,7 +165,8 @@ impl Lane {
         }
         let commands: Vec<&NewCommand> = batch.iter().map(|offer| &offer.new).collect();
         self.metrics.accept_batch.observe(commands.len() as f64);
-        let tried = tokio::time::timeout(COMMIT_LIMIT, self.commit(&commands)).await;
+        let commit = self.commit(&commands).instrument(span_of_batch(&batch));
+        let tried = tokio::time::timeout(COMMIT_LIMIT, commit).await;
         let tried = tried.unwrap_or_else(|_| {
             self.database.drop_it();
             Err(sqlx::Error::PoolTimedOut)
@@ -182,8 +187,9 @@ impl Lane {
                 self.wake.outbox_appended(Stream::Replies);
             }
         }
-        for Offer { new, offered, answer } in batch {
-            self.metrics.accept_seconds.observe(offered.elapsed().as_secs_f64());
+        for Offer { new, offered, span, answer } in batch {
+            let took = offered.elapsed().as_secs_f64();
+            metrics::observe(&self.metrics.accept_seconds, took, telemetry::trace_of(&span));
             let result = if outcome.accepted.contains(&new.command.command_id) {
                 let kind = new.command.change.kind().as_str();
                 self.metrics.accepted.get_or_create(&Kind { kind }).inc();
@@ -196,6 +202,7 @@ impl Lane {
             } else {
                 Err(database_away()) // not reached: what was not accepted has a key in use
             };
+            span.record("booking.outcome", outcome_of(&result));
             let _ = answer.send(result); // the client may have left
         }
     }
@@ -252,6 +259,44 @@ impl Lane {
             }
         }
         Ok(Outcome { accepted, before, untargeted })
+    }
+}
+
+/// The span of one command's acceptance, if its trace is sent. What becomes of the command later
+/// belongs to this span.
+fn span_of(new: &mut NewCommand) -> Span {
+    let command = &mut new.command;
+    let Some(parent) = telemetry::sampled(command.traceparent.as_deref()) else {
+        return Span::none();
+    };
+    let span = info_span!(
+        target: JOURNEY, parent: None, "accept", booking.command_id = %command.command_id,
+        booking.kind = command.change.kind().as_str(), booking.outcome = Empty
+    );
+    telemetry::follow(&span, parent);
+    command.traceparent = telemetry::traceparent(&span, None);
+    span
+}
+
+/// The span of the commit, if it is one of a command whose trace is sent.
+fn span_of_batch(batch: &[Offer]) -> Span {
+    let spans = batch.iter().map(|offer| &offer.span).filter(|span| !span.is_disabled());
+    if spans.clone().next().is_none() {
+        return Span::none();
+    }
+    let span = info_span!(
+        target: JOURNEY, parent: None, "accept batch", otel.kind = "client",
+        db.system.name = "postgresql", db.operation.batch.size = batch.len()
+    );
+    telemetry::tie(&span, spans);
+    span
+}
+
+fn outcome_of(result: &Result<Acceptance, Problem>) -> &'static str {
+    match result {
+        Ok(Acceptance::Accepted) => "accepted",
+        Ok(Acceptance::Replayed(_)) => "replayed",
+        Err(problem) => problem.code.as_str(),
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod door;
 pub mod identity;
 mod network;
+mod traces;
 mod webhooks;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ use check::{number, prefix, seconds, url};
 pub use door::{Door, DoorSettings, Origins};
 use identity::{Identity, IdentitySettings};
 pub use network::Network;
+pub use traces::{Sampling, TraceSettings, Traces};
 pub use webhooks::{WebhookSettings, Webhooks};
 
 /// The seed's port.
@@ -110,14 +112,8 @@ pub struct Settings {
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 
-    /// Where to send traces by OTLP over HTTP, such as http://127.0.0.1:4318. Empty: nowhere
-    #[arg(
-        long,
-        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub otlp_endpoint: String,
+    #[command(flatten)]
+    pub traces: TraceSettings,
 
     #[command(flatten)]
     pub identity: IdentitySettings,
@@ -159,7 +155,7 @@ pub struct Config {
 pub struct LogConfig {
     pub format: LogFormat,
     pub filter: String,
-    pub otlp_endpoint: Option<String>,
+    pub traces: Option<Traces>,
 }
 
 impl Settings {
@@ -228,13 +224,11 @@ impl Settings {
             let given = &self.log_level;
             errors.push(format!("LOG_LEVEL is {given:?}; it must be a level such as info"));
         }
-        let otlp_endpoint = (!self.otlp_endpoint.is_empty()).then(|| {
-            url("OTEL_EXPORTER_OTLP_ENDPOINT", &self.otlp_endpoint, &["http", "https"], &mut errors)
-        });
+        let traces = self.traces.check(&mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(LogConfig { format, filter: self.log_level.clone(), otlp_endpoint })
+        Ok(LogConfig { format, filter: self.log_level.clone(), traces })
     }
 
     /// The same for a command that needs only the database: the other servers need not be set.

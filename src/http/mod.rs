@@ -39,6 +39,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info, info_span};
 
 use crate::accept::Acceptor;
@@ -137,15 +138,20 @@ async fn observe(
         Some(problem) => problem.into_response(),
         None => {
             request.extensions_mut().insert(correlation.clone());
-            next.run(request).instrument(span).await
+            next.run(request).instrument(span.clone()).await
         }
     };
     problem::render(&mut response, &correlation.0);
     let status = response.status().as_u16();
+    span.record("http.response.status_code", status);
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR");
+    }
     let label = metrics::Request { route: route.to_owned(), status };
     gateway.metrics.http_requests.get_or_create(&label).inc();
     if !asked_to_wait {
-        gateway.metrics.http_seconds.observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed().as_secs_f64();
+        metrics::observe(&gateway.metrics.http_seconds, took, telemetry::trace_of(&span));
     }
     if status >= 500 {
         info!(route, status, correlation_id = correlation.0, "a request failed");
@@ -165,7 +171,8 @@ async fn observe(
 fn span_of(request: &Request<Body>, route: &str) -> Span {
     let span = info_span!(
         target: telemetry::JOURNEY, "http request",
-        otel.kind = "server", http.request.method = %request.method(), http.route = route
+        otel.kind = "server", http.request.method = %request.method(), http.route = route,
+        http.response.status_code = Empty, otel.status_code = Empty
     );
     if !span.is_disabled() {
         telemetry::continue_trace(&span, caller::traceparent(request.headers()));

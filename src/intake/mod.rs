@@ -226,7 +226,8 @@ impl Intake {
         stop: &CancellationToken,
     ) -> (u64, Done) {
         let span = info_span!(
-            target: JOURNEY, "submission", otel.kind = "consumer", messaging.system = "rabbitmq"
+            target: JOURNEY, "submission", otel.kind = "consumer", messaging.system = "rabbitmq",
+            messaging.operation.type = "process", messaging.destination.name = SUBMIT_QUEUE
         );
         if !span.is_disabled() {
             telemetry::continue_trace(&span, reading::header(&delivery, TRACEPARENT));

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::queue::{Acker, Consumer, Delivery};
+use crate::queue::{self, Acker, Consumer, Delivery};
 use crate::store::partitions::Fence;
 
 /// The ownership of one partition through one channel. Arrivals carry it, so that what came
@@ -20,6 +20,13 @@ pub struct Tenure {
     pub acker: Acker,
     /// Nothing that arrived under it may be begun any more.
     pub over: CancellationToken,
+}
+
+impl Tenure {
+    /// The queue that its messages come from.
+    pub fn queue(&self) -> String {
+        queue::partition_queue(self.fence.partition())
+    }
 }
 
 /// A message that arrived from a partition.

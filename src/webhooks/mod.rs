@@ -34,7 +34,7 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, Span, info, warn};
 use url::Url;
 use uuid::Uuid;
 
@@ -47,11 +47,11 @@ use crate::retry::Backoff;
 use crate::store::webhooks::queue::{self, Due, Notice};
 use crate::store::webhooks::{retention, shards as store_shards};
 use crate::store::{self, Purpose};
-use crate::telemetry::{self, JOURNEY};
+use crate::telemetry;
 use crate::wake::Wake;
 use address::Policy;
 use lanes::{FIRST_READ, Lanes, MAX_HELD};
-use recording::{Attempt, health};
+use recording::{Attempt, health, span_of};
 use schedule::Schedule;
 use sender::{Outcome, Outgoing, Reply, Sender};
 use shards::Shards;
@@ -226,14 +226,7 @@ impl Webhooks {
     }
 
     fn begin(&self, due: Due) {
-        let span = info_span!(
-            target: JOURNEY, "webhook", otel.kind = "client", webhook.event_id = %due.event_id,
-            webhook.target_id = %due.target_id, webhook.tried = due.tried,
-            webhook.outcome = tracing::field::Empty
-        );
-        if !span.is_disabled() {
-            telemetry::continue_trace(&span, due.traceparent.as_deref());
-        }
+        let span = span_of(&due);
         let (sender, ending) = (self.sender.clone(), self.ending.clone());
         let attempt = async move {
             let at = Utc::now();
@@ -241,7 +234,7 @@ impl Webhooks {
             let sending = AssertUnwindSafe(attempt(&sender, &due, at)).catch_unwind();
             let reply = sending.await.unwrap_or_else(|_| unsent("the attempt panicked"));
             let attempt = Attempt { due, at, reply };
-            tracing::Span::current().record("webhook.outcome", attempt.outcome());
+            Span::current().record("webhook.outcome", attempt.outcome());
             failpoint::reach(failpoint::WEBHOOK_SENT);
             let _ = ending.send(attempt); // the stage has ended: it is made again
         };
@@ -270,7 +263,9 @@ impl Webhooks {
         self.metrics.webhook_seconds.observe(attempt.reply.took.as_secs_f64());
         if attempt.arrived() {
             let lag = (attempt.at - attempt.due.created_at).to_std().unwrap_or_default();
-            self.metrics.webhook_lag.observe(lag.as_secs_f64());
+            let trace = telemetry::sampled(attempt.due.traceparent.as_deref());
+            let trace = trace.map(|trace| trace.trace_id().to_string());
+            metrics::observe(&self.metrics.webhook_lag, lag.as_secs_f64(), trace);
         }
     }
 
@@ -370,8 +365,14 @@ async fn attempt(sender: &Sender, due: &Due, at: DateTime<Utc>) -> Reply {
     let stored = [Some(due.secret.as_slice()), due.previous_secret.as_deref()];
     let secrets: Vec<Secret> =
         stored.into_iter().flatten().filter_map(Secret::from_bytes).collect();
-    let outgoing =
-        Outgoing { url: &url, id: due.event_id, timestamp: at, secrets: &secrets, body: &due.body };
+    let outgoing = Outgoing {
+        url: &url,
+        id: due.event_id,
+        timestamp: at,
+        secrets: &secrets,
+        traceparent: telemetry::traceparent(&Span::current(), due.traceparent.as_deref()),
+        body: &due.body,
+    };
     sender.send(&outgoing).await
 }
 

@@ -1,14 +1,18 @@
-//! What an attempt comes to: a row of the log, the next try or none, and how the target does.
+//! What an attempt comes to: a row of the log, the next try or none, and how the target does; and a
+//! span, while traces are sent.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 use uuid::Uuid;
 
 use super::schedule::Schedule;
 use super::sender::{Outcome, Reply};
 use crate::store::webhooks::queue::{Due, Health, Tried};
+use crate::telemetry::{self, JOURNEY};
 
 /// Longer reasons and answers are cut in the log.
 const MAX_DETAIL_CHARS: usize = 500;
@@ -97,6 +101,18 @@ impl Attempt {
         (failing >= disable_after)
             .then(|| format!("No delivery has arrived since {}.", since.format("%FT%TZ")))
     }
+}
+
+/// The span of an attempt, if it tells of a command whose trace is sent.
+pub fn span_of(due: &Due) -> Span {
+    let Some(parent) = telemetry::sampled(due.traceparent.as_deref()) else { return Span::none() };
+    let span = info_span!(
+        target: JOURNEY, parent: None, "webhook", otel.kind = "client",
+        http.request.method = "POST", webhook.event_id = %due.event_id,
+        webhook.target_id = %due.target_id, webhook.tried = due.tried, webhook.outcome = Empty
+    );
+    telemetry::follow(&span, parent);
+    span
 }
 
 /// How targets do after these attempts, where that is another than was known: since their first

@@ -60,7 +60,6 @@ impl Default for Limits {
 }
 
 /// What is to be delivered.
-#[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
     pub url: &'a Url,
     /// The same at every attempt, so that a receiver knows what it has.
@@ -69,6 +68,8 @@ pub struct Outgoing<'a> {
     pub timestamp: DateTime<Utc>,
     /// The current secret; while it is being replaced, then the former one.
     pub secrets: &'a [Secret],
+    /// The trace that the attempt belongs to, for a receiver that traces too.
+    pub traceparent: Option<String>,
     /// The event, as it was stored.
     pub body: &'a str,
 }
@@ -163,10 +164,13 @@ impl Sender {
         let (id, timestamp) = (delivery.id.to_string(), delivery.timestamp.timestamp());
         let signature = sign(&id, timestamp, delivery.body.as_bytes(), delivery.secrets);
         let request = self.client.post(url).header(CONTENT_TYPE, "application/json");
-        let request = request
+        let mut request = request
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature);
+        if let Some(traceparent) = &delivery.traceparent {
+            request = request.header("traceparent", traceparent);
+        }
         request.body(delivery.body.to_owned()).send().await
     }
 

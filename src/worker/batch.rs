@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::booking::command::Command;
+use crate::booking::command::{Command, CommandStatus};
 use crate::booking::decide::{Decision, decide};
 use crate::ownership::Tenure;
 use crate::store::bookings::Snapshot;
@@ -33,6 +33,15 @@ pub fn judge<'a>(items: &'a [Item], snapshot: Snapshot) -> Vec<Decided<'a>> {
         Decided { command, verdict: Verdict::Decided(decision) }
     };
     items.iter().map(decide_one).collect()
+}
+
+/// The final state that a verdict brings.
+pub fn state_of(decided: &Decided<'_>) -> CommandStatus {
+    match decided.verdict {
+        Verdict::Decided(Decision::Rejected(_)) => CommandStatus::Rejected,
+        Verdict::Decided(_) => CommandStatus::Succeeded,
+        Verdict::Failed(_) => CommandStatus::Failed,
+    }
 }
 
 /// The fences of all partitions in the batch.

@@ -11,6 +11,7 @@
 
 mod batch;
 mod parking;
+mod spans;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,26 +21,25 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, warn};
 use uuid::Uuid;
 
 use crate::booking::Stream;
-use crate::booking::command::CommandStatus;
-use crate::booking::decide::Decision;
 use crate::failpoint;
-use crate::metrics::{Metrics, Reason, State};
+use crate::metrics::{self, Metrics, Reason, State};
 use crate::ownership::{Arrival, AtWork, Tenure};
 use crate::pace::Pace;
 use crate::process::{cut_after, stopped_within};
 use crate::retry::Backoff;
 use crate::store::commands;
-use crate::store::decisions::{self, Decided, Verdict};
+use crate::store::decisions::{self, Decided};
 use crate::store::partitions::{self};
 use crate::store::{self, Failure, KeptConnection, Purpose, bookings};
-use crate::telemetry::{self, JOURNEY};
+use crate::telemetry;
 use crate::wake::Wake;
-use batch::{Item, drop_repeated, fences, judge};
+use batch::{Item, drop_repeated, fences, judge, state_of};
 use parking::{Opened, open};
+use spans::Spans;
 
 /// Commands of one commit; a batch takes no further message once it has as many.
 pub const MAX_BATCH: usize = 256;
@@ -253,18 +253,11 @@ impl Worker {
 
     /// Decides the commands against the database as it is and commits, once.
     async fn step(&mut self, items: &[Item], stop: &CancellationToken) -> Outcome {
-        let span = info_span!(
-            target: JOURNEY, "decide", otel.kind = "consumer", messaging.system = "rabbitmq",
-            messaging.batch.message_count = items.len()
-        );
-        if !span.is_disabled() {
-            items
-                .iter()
-                .for_each(|item| telemetry::link(&span, item.command.traceparent.as_deref()));
-        }
+        let spans = Spans::of(items);
         let begun = Instant::now();
+        let trying = self.try_step(items, &spans).instrument(spans.batch.clone());
         let tried = tokio::select! {
-            tried = store::limited(self.try_step(items).instrument(span)) => tried,
+            tried = store::limited(trying) => tried,
             () = cut_after(stop, STOP_LIMIT) => Err(sqlx::Error::PoolTimedOut),
         };
         let error = match tried {
@@ -276,6 +269,7 @@ impl Worker {
             }
             Err(error) => error,
         };
+        spans.failed(&error);
         match Failure::of(&error) {
             Failure::Fenced => Outcome::Fenced,
             Failure::Stale => Outcome::Stale,
@@ -287,7 +281,7 @@ impl Worker {
         }
     }
 
-    async fn try_step(&mut self, items: &[Item]) -> Result<Outcome, sqlx::Error> {
+    async fn try_step(&mut self, items: &[Item], spans: &Spans) -> Result<Outcome, sqlx::Error> {
         let connection = self.database.get().await?;
         let asked = items.iter().map(|item| &item.command);
         let snapshot = bookings::load(connection, asked).await?;
@@ -299,6 +293,7 @@ impl Worker {
         };
         failpoint::reach(failpoint::WORKER_DECIDED);
         decisions::commit(connection, &fences(items), &decided, now).await?;
+        spans.decided(&decided);
         failpoint::reach(failpoint::WORKER_COMMITTED);
         self.note(&decided, now);
         Ok(Outcome::Committed)
@@ -307,15 +302,14 @@ impl Worker {
     /// Counts, and wakes those who wait.
     fn note(&self, decided: &[Decided<'_>], now: DateTime<Utc>) {
         self.metrics.decide_batch.observe(decided.len() as f64);
-        for Decided { command, verdict } in decided {
-            let state = match verdict {
-                Verdict::Decided(Decision::Rejected(_)) => CommandStatus::Rejected,
-                Verdict::Decided(_) => CommandStatus::Succeeded,
-                Verdict::Failed(_) => CommandStatus::Failed,
-            };
+        let traced = telemetry::is_on();
+        for decided in decided {
+            let state = state_of(decided);
             self.metrics.decided.get_or_create(&State { state: state.as_str() }).inc();
-            let waited = (now - command.accepted_at).to_std().unwrap_or_default();
-            self.metrics.decision_seconds.observe(waited.as_secs_f64());
+            let waited = (now - decided.command.accepted_at).to_std().unwrap_or_default();
+            let trace = decided.command.traceparent.as_deref().filter(|_| traced);
+            let trace = telemetry::sampled(trace).map(|trace| trace.trace_id().to_string());
+            metrics::observe(&self.metrics.decision_seconds, waited.as_secs_f64(), trace);
         }
         self.wake.outbox_appended(Stream::Events);
         if decided.iter().any(|d| d.command.reply_to.is_some()) {

@@ -73,6 +73,8 @@ fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
         calendar_id: Uuid,
         caller: String,
         correlation_id: String,
+        #[serde(default)]
+        traceparent: Option<String>,
         accepted_at: DateTime<Utc>,
         #[serde(default)]
         callback: Option<CallbackUrl>,
@@ -86,7 +88,7 @@ fn without_change(part: &RawValue) -> Result<Command, serde_json::Error> {
         calendar_id: envelope.calendar_id,
         caller: envelope.caller,
         correlation_id: envelope.correlation_id,
-        traceparent: None,
+        traceparent: envelope.traceparent,
         accepted_at: envelope.accepted_at,
         expected_version: None,
         callback: envelope.callback,

@@ -4,13 +4,15 @@ use crate::run::{Dir, output};
 
 const ROLES: [&str; 3] = ["gateway", "worker", "serve"];
 const SERVERS: [&str; 3] = ["DATABASE_URL", "AMQP_URL", "REDIS_URL"];
-const WRONG: [(&str, &str); 6] = [
+const WRONG: [(&str, &str); 8] = [
     ("PARTITIONS", "100"),
     ("OUTBOX_MAX_AGE", "soon"),
     ("LEASE_SECONDS", "1"),
     ("AUTH_MODE", "none"),
     ("LOG_FORMAT", "xml"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere"),
+    ("OTEL_TRACES_SAMPLER", "sometimes"),
+    ("OTEL_TRACES_SAMPLER_ARG", "2"),
 ];
 
 #[test]

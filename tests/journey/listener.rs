@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use booking::queue;
+use lapin::message::Delivery;
 use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -18,6 +19,7 @@ pub struct Listener {
     channel: Channel,
     queue: String,
     heard: Mutex<Vec<Value>>,
+    traceparents: Mutex<Vec<Option<String>>>,
 }
 
 impl Listener {
@@ -42,7 +44,8 @@ impl Listener {
             );
             bound.await.unwrap();
         }
-        Self { _connection: connection, channel, queue, heard: Mutex::default() }
+        let (heard, traceparents) = Default::default();
+        Self { _connection: connection, channel, queue, heard, traceparents }
     }
 
     /// Waits for that many messages in all, and returns what was heard from the beginning.
@@ -54,11 +57,25 @@ impl Listener {
                 self.channel.basic_get(self.queue.as_str().into(), at_once).await.unwrap()
             {
                 heard.push(serde_json::from_slice(&got.delivery.data).unwrap());
+                self.traceparents.lock().await.push(traceparent(&got.delivery));
             }
             heard.len() >= messages
         })
         .await;
         heard.clone()
+    }
+
+    /// The trace context of each message that was heard.
+    pub async fn traceparents(&self) -> Vec<Option<String>> {
+        self.traceparents.lock().await.clone()
+    }
+}
+
+fn traceparent(delivery: &Delivery) -> Option<String> {
+    let headers = delivery.properties.headers().as_ref()?;
+    match headers.inner().get("traceparent")? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        other => panic!("traceparent is {other:?}"),
     }
 }
 

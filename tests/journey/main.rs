@@ -48,5 +48,6 @@ mod servers_away;
 mod silence;
 mod stopping;
 mod tls;
+mod traces;
 mod unreadable;
 mod webhooks;

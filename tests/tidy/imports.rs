@@ -21,15 +21,15 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("wake", &["booking", "lease", "metrics", "process", "retry"]),
     // The stages. None imports another, except: the doors hand over to acceptance, and
     // the worker (with its batches) decides what ownership brings.
-    ("identity", &["booking", "config", "process", "retry", "store"]),
-    ("backlog", &["process", "store"]),
+    ("identity", &["booking", "config", "process", "retry", "store", "telemetry"]),
+    ("backlog", &["process", "store", "telemetry"]),
     ("accept", ACCEPT),
     ("intake", INTAKE),
-    ("waiters", &["booking", "store", "wake"]),
+    ("waiters", &["booking", "store", "telemetry", "wake"]),
     ("relay", STAGE),
-    ("ownership", &["config", "lease", "metrics", "pace", "process", "queue", "store"]),
+    ("ownership", OWNERSHIP),
     ("worker", WORKER),
-    ("sweep", &["booking", "metrics", "process", "retry", "store", "wake"]),
+    ("sweep", &["booking", "metrics", "process", "retry", "store", "telemetry", "wake"]),
     ("webhooks", WEBHOOKS),
     ("http", HTTP),
     ("messages", &["booking", "queue"]),
@@ -44,6 +44,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("main", MAIN),
     ("lib", &[]),
 ];
+const OWNERSHIP: &[&str] =
+    &["config", "lease", "metrics", "pace", "process", "queue", "store", "telemetry"];
 const WEBHOOKS: &[&str] = &[
     "booking",
     "config",
@@ -62,6 +64,7 @@ const ACCEPT: &[&str] = &[
     "identity",
     "metrics",
     "store",
+    "telemetry",
     "vitals",
     "wake",
     "webhooks",
@@ -137,6 +140,7 @@ const ROLES: &[&str] = &[
     "retry",
     "store",
     "sweep",
+    "telemetry",
     "vitals",
     "waiters",
     "wake",

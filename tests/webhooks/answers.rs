@@ -37,7 +37,8 @@ async fn while_a_secret_is_replaced_both_sign() {
     let secrets = [Secret::generate().unwrap(), secret()];
     let url = receiver.url().parse().unwrap();
     let timestamp = chrono::DateTime::from_timestamp(TIMESTAMP, 0).unwrap();
-    let delivery = Outgoing { url: &url, id: ID, timestamp, secrets: &secrets, body: BODY };
+    let delivery =
+        Outgoing { url: &url, id: ID, timestamp, secrets: &secrets, traceparent: None, body: BODY };
     sender().send(&delivery).await;
 
     let request = &receiver.requests()[0];

@@ -37,7 +37,8 @@ pub fn secret() -> Secret {
 pub async fn send(sender: &Sender, url: &str) -> Reply {
     let (url, secrets) = (url.parse().unwrap(), [secret()]);
     let timestamp = chrono::DateTime::from_timestamp(TIMESTAMP, 0).unwrap();
-    let delivery = Outgoing { url: &url, id: ID, timestamp, secrets: &secrets, body: BODY };
+    let delivery =
+        Outgoing { url: &url, id: ID, timestamp, secrets: &secrets, traceparent: None, body: BODY };
     tokio::time::timeout(PATIENCE, sender.send(&delivery)).await.expect("an attempt ends")
 }
 

@@ -4,7 +4,7 @@ mod doors;
 mod many;
 mod permissions;
 mod refused;
-mod service;
+pub mod service;
 mod trouble;
 
 use booking::queue::{EVENTS_EXCHANGE, SUBMIT_QUEUE};

@@ -11,13 +11,15 @@
 //! partition (or a booking, among events) has one message under way at a time: the next is
 //! published when the one before is confirmed.
 
+mod spans;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use crate::booking::{Stream, event};
 use crate::failpoint;
@@ -27,8 +29,8 @@ use crate::queue::{self, Connection, Message, Publisher, QueueError, Verdict};
 use crate::retry::Backoff;
 use crate::store::leadership::{Work, try_lead};
 use crate::store::{self, Purpose, outbox};
-use crate::telemetry::{self, JOURNEY, TRACEPARENT};
 use crate::wake::Wake;
+use spans::{Spans, reason, trace_header};
 
 /// Rows read in one step; more wait for the next.
 const MAX_ROWS: i64 = 1024;
@@ -163,7 +165,7 @@ impl Relay {
         connection: &mut PgConnection,
         publisher: &mut Publisher,
     ) -> Result<Outcome, RelayError> {
-        let parcels = match self.stream {
+        let mut parcels = match self.stream {
             Stream::Commands => pack(outbox::waiting_commands(connection, MAX_ROWS).await?),
             stream => {
                 address(stream, outbox::waiting_messages(connection, stream, MAX_ROWS).await?)
@@ -172,14 +174,13 @@ impl Relay {
         if parcels.is_empty() {
             return Ok(Outcome::Idle);
         }
-        let (messages, rows): (Vec<Message>, Vec<Vec<i64>>) = parcels.into_iter().unzip();
-        let span = info_span!(
-            target: JOURNEY, "relay", otel.kind = "producer", messaging.system = "rabbitmq",
-            messaging.batch.message_count = messages.len(), stream = self.stream.name()
-        );
-        link_to_commands(&span, &messages);
-        let publishing = publisher.publish_all(&messages, CONFIRM_LIMIT).instrument(span);
+        let spans = Spans::of(self.stream, &mut parcels);
+        let (messages, rows): (Vec<Message>, Vec<Vec<i64>>) =
+            parcels.into_iter().map(|parcel| (parcel.message, parcel.rows)).unzip();
+        let publishing = publisher.publish_all(&messages, CONFIRM_LIMIT);
+        let publishing = publishing.instrument(spans.batch.clone());
         let verdicts = publishing.await;
+        spans.end(&verdicts);
         failpoint::reach(failpoint::RELAY_PUBLISHED);
         let settled: Vec<i64> = std::iter::zip(&verdicts, rows)
             .filter(|(verdict, _)| self.settles(**verdict))
@@ -213,11 +214,8 @@ impl Relay {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.relayed.get_or_create(&label).inc_by(count(rows));
         self.metrics.relay_messages.get_or_create(&label).inc_by(count(verdicts.len()));
-        for (verdict, reason) in [
-            (Verdict::Returned, "unroutable"),
-            (Verdict::Nacked, "refused"),
-            (Verdict::Unknown, "unknown"),
-        ] {
+        for verdict in [Verdict::Returned, Verdict::Nacked, Verdict::Unknown] {
+            let Some(reason) = reason(verdict) else { continue };
             let times = verdicts.iter().filter(|seen| **seen == verdict).count();
             if times > 0 {
                 self.metrics.relay_refusals.get_or_create(&Reason { reason }).inc_by(count(times));
@@ -239,15 +237,19 @@ impl Relay {
     }
 }
 
-/// A message and the rows it carries.
-type Parcel = (Message, Vec<i64>);
+/// A message, the rows it carries, and the traces that these belong to.
+struct Parcel {
+    message: Message,
+    rows: Vec<i64>,
+    traces: Vec<String>,
+}
 
 /// One message a partition, of its oldest commands.
 fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
     struct Packing {
         ids: Vec<i64>,
         body: String,
-        traceparent: Option<String>,
+        traces: Vec<String>,
         full: bool,
     }
     let mut partitions: BTreeMap<i16, Packing> = BTreeMap::new();
@@ -255,7 +257,7 @@ fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
         let packing = partitions.entry(row.partition).or_insert_with(|| Packing {
             ids: Vec::new(),
             body: String::from("["),
-            traceparent: None,
+            traces: Vec::new(),
             full: false,
         });
         let alone = packing.ids.is_empty();
@@ -271,7 +273,7 @@ fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
         }
         packing.body.push_str(&row.content);
         packing.ids.push(row.id);
-        packing.traceparent = packing.traceparent.take().or(row.traceparent);
+        packing.traces.extend(row.traceparent);
     }
     let parcel = |(partition, mut packing): (i16, Packing)| {
         packing.body.push(']');
@@ -283,11 +285,11 @@ fn pack(rows: Vec<outbox::WaitingCommand>) -> Vec<Parcel> {
             content_type: "application/json",
             correlation_id: None,
             reply_to: None,
-            headers: trace_header(packing.traceparent),
+            headers: trace_header(packing.traces.first().cloned()),
             body: packing.body.into_bytes(),
             mandatory: true,
         };
-        (message, packing.ids)
+        Parcel { message, rows: packing.ids, traces: packing.traces }
     };
     partitions.into_iter().map(parcel).collect()
 }
@@ -309,27 +311,12 @@ fn address(stream: Stream, rows: Vec<outbox::WaitingMessage>) -> Vec<Parcel> {
             content_type,
             correlation_id: row.correlation_id,
             reply_to: None,
-            headers: trace_header(row.traceparent),
+            headers: trace_header(row.traceparent.clone()),
             body: row.body.into_bytes(),
             mandatory: false,
         };
-        (message, vec![row.id])
+        Parcel { message, rows: vec![row.id], traces: Vec::from_iter(row.traceparent) }
     };
     let oldest = rows.into_iter().filter(|row| subjects.insert(row.subject));
     oldest.map(parcel).collect()
-}
-
-fn trace_header(traceparent: Option<String>) -> Vec<(String, String)> {
-    traceparent.map(|value| (TRACEPARENT.to_owned(), value)).into_iter().collect()
-}
-
-/// A relayed batch has many parents: the span links to each instead.
-fn link_to_commands(span: &tracing::Span, messages: &[Message]) {
-    if span.is_disabled() {
-        return;
-    }
-    for message in messages {
-        let traceparent = message.headers.iter().find(|(name, _)| name == TRACEPARENT);
-        telemetry::link(span, traceparent.map(|(_, value)| value.as_str()));
-    }
 }
