@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::process::stopped_within;
 use crate::store::{self, backlog};
+use crate::telemetry::Seldom;
 
 /// Between two looks while the workers keep up.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -128,7 +129,10 @@ impl Backlog {
                 counts.let_in_before.clear();
             }
             Err(cause) => {
-                warn!(server = "postgres", %cause, "the backlogs of calendars are not known");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    warn!(server = "postgres", %cause, times, "the backlogs of calendars are not known");
+                }
                 self.counts().let_in_before.clear();
             }
         }

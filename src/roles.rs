@@ -38,6 +38,7 @@ use crate::retry::Backoff;
 use crate::store::partitions;
 use crate::store::reads::ClientReads;
 use crate::sweep::Sweep;
+use crate::telemetry::Seldom;
 use crate::vitals::{self, Vitals};
 use crate::waiters::{self, Waiters};
 use crate::wake::{self, Wake};
@@ -151,7 +152,7 @@ pub async fn start(role: Role, config: Config, stop: CancellationToken) -> anyho
 
 /// Waits until the database answers, and checks that it fits this binary.
 async fn await_database(config: &Config, stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut backoff = Backoff::server_away();
+    let (mut backoff, told) = (Backoff::server_away(), Seldom::new());
     loop {
         let checked = store::check(&config.database_url, config.partitions).await;
         let Err(cause) = &checked else { return checked };
@@ -163,9 +164,10 @@ async fn await_database(config: &Config, stop: &CancellationToken) -> anyhow::Re
         if !cause.downcast_ref().is_some_and(unanswered) {
             return checked;
         }
-        let wait = backoff.next_wait();
-        warn!(server = "postgres", %cause, wait_seconds = wait.as_secs_f64(), "the server does not answer; trying again");
-        if stopped_within(stop, wait).await {
+        if let Some(times) = told.times() {
+            warn!(server = "postgres", %cause, times, "the server does not answer; trying again");
+        }
+        if stopped_within(stop, backoff.next_wait()).await {
             return Ok(()); // the stages start and end at once
         }
     }

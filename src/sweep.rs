@@ -25,6 +25,7 @@ use crate::retry::Backoff;
 use crate::store::bookings::{self, Due};
 use crate::store::leadership::{self, Work};
 use crate::store::{Failure, KeptConnection, Purpose, decisions, limited};
+use crate::telemetry::Seldom;
 use crate::wake::Wake;
 
 /// Bookings of one commit; more are swept in the next one, at once.
@@ -73,7 +74,7 @@ impl Sweep {
 
     /// Sweeps until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut away = Backoff::server_away();
+        let (mut away, told) = (Backoff::server_away(), Seldom::new());
         let mut batch = MAX_BATCH;
         loop {
             let step = tokio::select! {
@@ -88,9 +89,10 @@ impl Sweep {
                 Err(cause) => {
                     self.database.drop_it();
                     self.leads = false;
-                    let wait = away.next_wait();
-                    warn!(server = "postgres", %cause, wait_seconds = wait.as_secs_f64(), "could not sweep");
-                    wait
+                    if let Some(times) = told.times() {
+                        warn!(server = "postgres", %cause, times, "could not sweep; trying again");
+                    }
+                    away.next_wait()
                 }
             };
             if stopped_within(&stop, wait).await {

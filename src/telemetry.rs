@@ -9,6 +9,8 @@
 //! whose trace is sampled, which belongs to that trace. They link to each other ([`tie`]).
 
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
@@ -37,6 +39,9 @@ pub const TRACEPARENT: &str = "traceparent";
 /// more: the relay's are the largest.
 const MAX_LINKS: u32 = 1024;
 
+/// How often a failure that goes on is told of.
+const LINE_PERIOD: Duration = Duration::from_secs(30);
+
 /// Sends the last spans when it is shut down.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
@@ -51,7 +56,8 @@ pub fn start(config: &LogConfig, role: &str) -> anyhow::Result<Telemetry> {
     let journey = if config.traces.is_some() { "info" } else { "off" };
     let filter = EnvFilter::try_new(&config.filter)?
         .add_directive(format!("{JOURNEY}={journey}").parse()?)
-        .add_directive("lapin=off".parse()?); // it logs what we log, and whole message bodies
+        .add_directive("lapin=off".parse()?) // it logs what we log, and whole message bodies
+        .add_directive("sqlx_core::pool=off".parse()?); // what we log too, for each connection
     let provider = match &config.traces {
         Some(traces) => Some(provider(traces, role)?),
         None => None,
@@ -196,9 +202,49 @@ pub fn traceparent(span: &Span, given: Option<&str>) -> Option<String> {
     carrier.remove(TRACEPARENT)
 }
 
+/// A line for a failure that hits many, or goes on: it is due when the first happens, and then once
+/// in 30 s at most.
+#[derive(Default)]
+pub struct Seldom(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Seldom {
+    pub const fn new() -> Self {
+        Self(Mutex::new(Told { last: None, since: 0 }))
+    }
+
+    /// Counts a failure. When a line is due: how many it tells of.
+    pub fn times(&self) -> Option<u64> {
+        self.times_at(Instant::now())
+    }
+
+    fn times_at(&self, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.since += 1;
+        if told.last.is_some_and(|last| now.duration_since(last) < LINE_PERIOD) {
+            return None;
+        }
+        told.last = Some(now);
+        Some(std::mem::take(&mut told.since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_told_at_once_and_then_seldom_with_its_number() {
+        let (seldom, begun) = (Seldom::new(), Instant::now());
+        let told = (0..=60).map(|second| seldom.times_at(begun + Duration::from_secs(second)));
+        let told: Vec<_> = told.enumerate().filter_map(|(at, times)| Some((at, times?))).collect();
+        assert_eq!(told, [(0, 1), (30, 30), (60, 30)]);
+    }
 
     #[test]
     fn a_valid_trace_context_is_passed_on_and_an_invalid_one_dropped() {

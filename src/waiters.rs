@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::booking::command::CommandRecord;
 use crate::store::{self, commands};
+use crate::telemetry::Seldom;
 use crate::wake::Wake;
 
 /// More clients that want to wait are answered 202 at once.
@@ -127,7 +128,10 @@ pub async fn run(waiters: Arc<Waiters>, reads: PgPool, wake: Arc<Wake>, stop: Ca
                 decided.iter().for_each(|command| waiters.answer(&command.record));
             }
             Err(cause) => {
-                tracing::warn!(server = "postgres", %cause, "waiters could not be answered")
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    tracing::warn!(server = "postgres", %cause, times, "waiters could not be answered");
+                }
             }
         }
     }

@@ -31,7 +31,7 @@ use crate::store::commands::{self, KeyOfCaller, NewCommand, StoredCommand};
 use crate::store::reads::{ClientReads, is_overload};
 use crate::store::webhooks::callbacks::{self, MAX_ORIGINS};
 use crate::store::{self, Failure, KeptConnection, Purpose};
-use crate::telemetry::{self, JOURNEY};
+use crate::telemetry::{self, JOURNEY, Seldom};
 use crate::wake::Wake;
 use request::Rules;
 
@@ -174,7 +174,10 @@ impl Lane {
         match tried {
             Ok(outcome) => self.answer(batch, outcome),
             Err(cause) => {
-                warn!(server = "postgres", %cause, commands = commands.len(), "could not accept");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    warn!(server = "postgres", %cause, commands = commands.len(), times, "could not accept");
+                }
                 refuse(batch);
             }
         }

@@ -40,14 +40,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
-use tracing::{Instrument as _, Span, info, info_span};
+use tracing::{Instrument as _, Span, error, info_span, warn};
 
 use crate::accept::Acceptor;
 use crate::config;
 use crate::identity::Identities;
 use crate::metrics::{self, Metrics};
 use crate::store::reads::ClientReads;
-use crate::telemetry;
+use crate::telemetry::{self, Seldom};
 use crate::vitals::Vitals;
 use crate::waiters::Waiters;
 use crate::webhooks::address::Policy;
@@ -154,7 +154,7 @@ async fn observe(
         metrics::observe(&gateway.metrics.http_seconds, took, telemetry::trace_of(&span));
     }
     if status >= 500 {
-        info!(route, status, correlation_id = correlation.0, "a request failed");
+        tell_of_failure(route, status, &correlation.0);
     }
     let headers = response.headers_mut();
     status::insert(headers, CORRELATION_ID, correlation.0);
@@ -165,6 +165,16 @@ async fn observe(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Each defect of ours; but what a server that is away or the load does hits many at once.
+fn tell_of_failure(route: &str, status: u16, correlation_id: &str) {
+    static TOLD: Seldom = Seldom::new();
+    if status == 500 {
+        error!(route, status, correlation_id, "a request failed");
+    } else if let Some(times) = TOLD.times() {
+        warn!(route, status, correlation_id, times, "requests fail; this was the last");
+    }
 }
 
 /// Exists only while traces are sent.

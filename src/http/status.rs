@@ -20,6 +20,7 @@ use crate::booking::command::{CommandRecord, CommandStatus};
 use crate::booking::problem::{Code, Problem};
 use crate::store;
 use crate::store::commands::{self, StoredCommand};
+use crate::telemetry::Seldom;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -144,6 +145,9 @@ pub fn read_failed(cause: sqlx::Error) -> Problem {
     if store::reads::is_overload(&cause) {
         return Problem::new(Code::Overloaded, "Too many requests wait to be read; retry later.");
     }
-    tracing::warn!(server = "postgres", %cause, "a read failed");
+    static TOLD: Seldom = Seldom::new();
+    if let Some(times) = TOLD.times() {
+        tracing::warn!(server = "postgres", %cause, times, "reads fail");
+    }
     Problem::new(Code::DependencyUnavailable, "The database cannot be read now; retry.")
 }

@@ -19,6 +19,7 @@ use crate::booking::problem::{Code, Problem};
 use crate::store;
 use crate::store::api_keys::{self, ApiKeyRow};
 use crate::store::reads::{ClientReads, is_overload};
+use crate::telemetry::Seldom;
 
 /// How all our keys begin, so that they are recognised where they do not belong.
 const PREFIX: &str = "bk_";
@@ -181,7 +182,10 @@ impl ApiKeys {
             Ok(None) => Found::Nothing,
             Err(cause) if is_overload(&cause) => Found::Overloaded,
             Err(cause) => {
-                warn!(server = "postgres", %cause, "an API key could not be looked up");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    warn!(server = "postgres", %cause, times, "API keys cannot be looked up");
+                }
                 Found::Failed
             }
         };

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::queue::{self, Acker, Consumer, Delivery};
 use crate::store::partitions::Fence;
+use crate::telemetry::Seldom;
 
 /// The ownership of one partition through one channel. Arrivals carry it, so that what came
 /// through a channel that is gone can never be acknowledged through another.
@@ -53,7 +54,11 @@ pub(super) async fn forward(
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
             Some(Err(cause)) => {
-                warn!(partition = tenure.fence.partition(), %cause, "the channel broke");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    let partition = tenure.fence.partition();
+                    warn!(partition, %cause, times, "channels broke; this was the last");
+                }
                 return consumer;
             }
             None => return consumer,

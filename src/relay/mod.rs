@@ -29,6 +29,7 @@ use crate::queue::{self, Connection, Message, Publisher, QueueError, Verdict};
 use crate::retry::Backoff;
 use crate::store::leadership::{Work, try_lead};
 use crate::store::{self, Purpose, outbox};
+use crate::telemetry::Seldom;
 use crate::wake::Wake;
 use spans::{Spans, reason, trace_header};
 
@@ -90,7 +91,7 @@ pub enum RelayError {
 impl Relay {
     /// Relays, or stands by, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut backoff = Backoff::server_away();
+        let (mut backoff, told) = (Backoff::server_away(), Seldom::new());
         while !stop.is_cancelled() {
             let led = tokio::select! {
                 led = self.lead(&mut backoff, &stop) => led,
@@ -99,7 +100,9 @@ impl Relay {
             };
             self.note_leading(false);
             if let Err(cause) = led {
-                warn!(stream = self.stream.name(), %cause, "the relay begins anew");
+                if let Some(times) = told.times() {
+                    warn!(stream = self.stream.name(), %cause, times, "the relay begins anew");
+                }
                 stopped_within(&stop, backoff.next_wait()).await;
             }
         }
@@ -214,15 +217,19 @@ impl Relay {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.relayed.get_or_create(&label).inc_by(count(rows));
         self.metrics.relay_messages.get_or_create(&label).inc_by(count(verdicts.len()));
-        for verdict in [Verdict::Returned, Verdict::Nacked, Verdict::Unknown] {
+        static TOLD: [Seldom; 3] = [const { Seldom::new() }; 3];
+        let unconfirmed = [Verdict::Returned, Verdict::Nacked, Verdict::Unknown];
+        for (verdict, told) in unconfirmed.into_iter().zip(&TOLD) {
             let Some(reason) = reason(verdict) else { continue };
             let times = verdicts.iter().filter(|seen| **seen == verdict).count();
             if times > 0 {
                 self.metrics.relay_refusals.get_or_create(&Reason { reason }).inc_by(count(times));
+                let Some(steps) = told.times() else { continue };
                 warn!(
                     stream = self.stream.name(),
                     reason,
                     messages = times,
+                    times = steps,
                     "not confirmed; they will be published again"
                 );
             }

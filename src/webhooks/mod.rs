@@ -47,7 +47,7 @@ use crate::retry::Backoff;
 use crate::store::webhooks::queue::{self, Due, Notice};
 use crate::store::webhooks::{retention, shards as store_shards};
 use crate::store::{self, Purpose};
-use crate::telemetry;
+use crate::telemetry::{self, Seldom};
 use crate::wake::Wake;
 use address::Policy;
 use lanes::{FIRST_READ, Lanes, MAX_HELD};
@@ -141,14 +141,15 @@ impl Webhooks {
 
     /// Delivers until `stop`, then ends what is under way.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::server_away();
+        let (mut backoff, told) = (Backoff::server_away(), Seldom::new());
         while !stop.is_cancelled() {
             let Err(cause) = self.work(&mut backoff, &stop).await else { break };
             self.shards.lose();
             self.lanes.keep(|_| false, Instant::now());
-            let wait = backoff.next_wait();
-            warn!(server = "postgres", %cause, wait_seconds = wait.as_secs_f64(), "webhooks wait for the server");
-            stopped_within(&stop, wait).await;
+            if let Some(times) = told.times() {
+                warn!(server = "postgres", %cause, times, "webhooks wait for the server");
+            }
+            stopped_within(&stop, backoff.next_wait()).await;
         }
         self.note();
     }

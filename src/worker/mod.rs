@@ -35,7 +35,7 @@ use crate::store::commands;
 use crate::store::decisions::{self, Decided};
 use crate::store::partitions::{self};
 use crate::store::{self, Failure, KeptConnection, Purpose, bookings};
-use crate::telemetry;
+use crate::telemetry::{self, Seldom};
 use crate::wake::Wake;
 use batch::{Item, drop_repeated, fences, judge, state_of};
 use parking::{Opened, open};
@@ -275,7 +275,10 @@ impl Worker {
             Failure::Stale => Outcome::Stale,
             Failure::Content => Outcome::Refused(error.to_string()),
             Failure::Away => {
-                warn!(server = "postgres", cause = %error, commands = items.len(), "could not decide; holding the commands");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(times) = TOLD.times() {
+                    warn!(server = "postgres", cause = %error, commands = items.len(), times, "could not decide; holding the commands");
+                }
                 Outcome::Away
             }
         }

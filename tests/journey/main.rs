@@ -9,6 +9,7 @@
 /// Virtual hosts of the shared RabbitMQ; each stage takes one.
 const VHOSTS: u16 = 200;
 
+mod calm;
 mod cast;
 mod examples;
 mod issuer;

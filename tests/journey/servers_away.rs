@@ -39,6 +39,10 @@ async fn without_redis_partitions_change_hands_by_the_fence_and_no_client_notice
 
     let tries = load.end().await;
     assert!(tries.iter().all(Try::is_accepted), "{:?}", first_refused(&tries));
+    for process in [&gateway, &heir] {
+        process.tells_of_loss_and_return("redis").await;
+        process.log_is_calm();
+    }
     stage.all_promises_hold().await;
     each_slot_is_booked_once(&stage, &tries, 1).await;
 }
@@ -48,9 +52,10 @@ async fn without_rabbitmq_commands_are_accepted_up_to_a_limit_and_drain_by_thems
     let mut servers = start_servers("rabbitmq-away", false, true, false).await;
     let rabbitmq = servers.rabbitmq.as_mut().unwrap();
     let stage = Stage { amqp_url: rabbitmq.url("t1"), ..Stage::new("rabbitmq-away").await };
-    // However long the broker takes to start: how much one calendar may ask for is not the point.
+    // However long the broker takes to start: how much one calendar may ask for is not the point,
+    // and how long commands may wait is that of the strict gateway alone.
     let unlimited = ("MAX_UNDECIDED_PER_CALENDAR", "0");
-    let gateway = stage.start("gateway", &[unlimited]).await;
+    let gateway = stage.start("gateway", &[unlimited, ("OUTBOX_MAX_AGE", "600")]).await;
     gateway.is_ready().await;
     let worker = stage.worker().await;
     let strict = stage.start("gateway", &[unlimited, ("OUTBOX_MAX_AGE", "1")]).await;
@@ -75,6 +80,10 @@ async fn without_rabbitmq_commands_are_accepted_up_to_a_limit_and_drain_by_thems
     load.is_accepted(50).await;
     let tries = load.end().await;
     assert!(tries.iter().all(Try::is_accepted), "{:?}", first_refused(&tries));
+    for process in [&gateway, &strict, &worker] {
+        process.tells_of_loss_and_return("rabbitmq").await;
+        process.log_is_calm();
+    }
     stage.all_promises_hold().await;
     stage.everything_is_relayed().await;
     let failed = "select count(*) from commands where status = 'failed'";
@@ -112,6 +121,10 @@ async fn without_postgres_clients_are_told_to_retry_and_nothing_is_lost_or_doubl
         assert_eq!((answer.status, answer.code()), (503, "DEPENDENCY_UNAVAILABLE"));
         assert_eq!(answer.header("retry-after"), "1");
         assert!(*took < Duration::from_secs(9), "answered only after {took:?}");
+    }
+    for process in [&gateway, &worker] {
+        process.tells_of_loss_and_return("postgres").await;
+        process.log_is_calm();
     }
     stage.all_promises_hold().await;
     stage.everything_is_relayed().await;
