@@ -40,11 +40,6 @@ impl Stage {
         Self::within(Set::plain().await, name, partitions).await
     }
 
-    /// The same with an empty database.
-    pub async fn unmigrated(name: &str, partitions: u16) -> Self {
-        Self::created(Set::plain().await, name, partitions).await
-    }
-
     /// The same within servers that speak TLS alone, as a user with a password.
     pub async fn secured(name: &str) -> Self {
         Self::secured_with_partitions(name, 4).await
@@ -60,7 +55,8 @@ impl Stage {
         stage
     }
 
-    async fn created(set: &Set, name: &str, partitions: u16) -> Self {
+    /// With an empty database.
+    pub async fn created(set: &Set, name: &str, partitions: u16) -> Self {
         let place = set.next_place();
         let mut postgres = PgConnection::connect(&set.database("postgres")).await.unwrap();
         let create = sqlx::AssertSqlSafe(format!("create database {place}"));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use crate::servers::Set;
 use crate::stage::{Process, Stage, until};
 
 const PARTITIONS: u16 = 8;
@@ -56,7 +57,7 @@ impl Fleet {
             "BOOKING_PREVIOUS names the binary of the previous release; `make upgrade` sets it",
         );
         Self {
-            stage: Stage::unmigrated("upgrade", PARTITIONS).await,
+            stage: Stage::created(Set::plain().await, "upgrade", PARTITIONS).await,
             balancer: Arc::default(),
             previous: previous.into(),
             gateways: Vec::new(),

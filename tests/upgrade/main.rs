@@ -14,15 +14,15 @@ const VHOSTS: u16 = 1;
 #[path = "../journey/receiver.rs"]
 mod receiver;
 #[allow(dead_code)]
-#[path = "../journey/queue_door/service.rs"]
-mod service;
-#[allow(dead_code)]
 #[path = "../journey/secured.rs"]
 mod secured;
 #[allow(dead_code)]
 #[path = "../journey/servers.rs"]
 mod servers;
 #[allow(dead_code)]
+#[path = "../journey/queue_door/service.rs"]
+mod service;
+#[allow(dead_code, unused_imports)]
 #[path = "../journey/stage.rs"]
 mod stage;
 #[allow(dead_code)]

@@ -5,7 +5,7 @@
 //! It reads the SQL that is written in `migrations/`: lower case, one name each, functions between
 //! `$$`. What it misreads, the tests on a migrated database show.
 
-use crate::store::MIGRATOR;
+use crate::store::schema::MIGRATOR;
 
 /// What a migrated database holds.
 #[derive(Debug, Default)]

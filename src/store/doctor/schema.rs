@@ -3,7 +3,8 @@
 use sqlx::PgConnection;
 
 use super::expected::{Expected, Made, expected};
-use crate::store::{MIGRATOR, sqlstate};
+use crate::store::schema::MIGRATOR;
+use crate::store::sqlstate;
 
 /// Which migrations the database has seen.
 #[derive(Clone, Debug, Default)]
