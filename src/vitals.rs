@@ -56,9 +56,10 @@ impl Vitals {
         Duration::from_millis(self.outbox_age_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether all who decide read commands of this format; no before the first look.
+    /// Whether all who decide read commands of this format: of the first, in any case; of others,
+    /// not before the first look.
     pub fn workers_read(&self, format: u16) -> bool {
-        self.format_of_workers.load(Ordering::Relaxed) >= format
+        format == 1 || self.format_of_workers.load(Ordering::Relaxed) >= format
     }
 
     /// Looks who decides.

@@ -31,14 +31,15 @@ async fn a_full_calendar_gets_no_more_until_its_commands_are_decided() {
     let refused = fill(&[&user, &at_other], 1).await.is(429);
     assert_eq!(refused.code(), "CALENDAR_BACKLOG_FULL");
     assert_eq!(refused.header("retry-after"), "1");
-    // Each gateway knows what it let in itself, and soon what the other did.
+    // Each gateway knows what it let in itself, and soon what the other did: at its next look, or the
+    // one after, where a busy machine fails one.
     let undecided = "select count(*) from commands where status = 'accepted'";
     for user in [&user, &at_other] {
         until("the calendar is full", async || user.books(3000, 3030).await.status == 429).await;
         user.cancels(accepted.text("bookingId")).await.is(429);
     }
     let waiting = stage.number(undecided).await;
-    assert!((30..=30 + 30).contains(&waiting), "{waiting} wait");
+    assert!((30..=4 * 30).contains(&waiting), "{waiting} wait");
 
     neighbour.books(0, 30).await.is(202);
     let replay = user.books_with_key(&first.0, first.1).await.is(202);

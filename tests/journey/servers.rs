@@ -106,7 +106,7 @@ fn plain() -> &'static Set {
     static SET: OnceLock<Set> = OnceLock::new();
     SET.get_or_init(|| {
         kept(async || {
-            let servers = start_servers("shared", true, true, true).await;
+            let servers = start("shared", (true, true, true), VHOSTS).await;
             let set = Set::of(&servers, VHOSTS);
             (servers, set)
         })
@@ -132,10 +132,15 @@ pub fn rabbitmq_control() -> &'static Control {
     &plain().control
 }
 
-/// Starts servers for one test alone, which may stop them.
+/// Starts servers for one test alone, which may stop them. The virtual host is `t1`: a RabbitMQ
+/// that starts takes a tenth of a second for each.
 pub async fn start_servers(name: &str, postgres: bool, rabbitmq: bool, redis: bool) -> Servers {
-    let dir = scratch().join(name);
-    let settings = dev::Settings { dir, postgres, rabbitmq, redis, vhosts: VHOSTS, tls: None };
+    start(name, (postgres, rabbitmq, redis), 1).await
+}
+
+async fn start(name: &str, which: (bool, bool, bool), vhosts: u16) -> Servers {
+    let (dir, (postgres, rabbitmq, redis)) = (scratch().join(name), which);
+    let settings = dev::Settings { dir, postgres, rabbitmq, redis, vhosts, tls: None };
     Servers::start(&settings).await.unwrap()
 }
 
