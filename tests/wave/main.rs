@@ -39,8 +39,9 @@ use controller::{Controller, MOST, Seen};
 use link::Link;
 use stage::{Stage, until_within};
 
-/// The most workers that can share the work.
-const PARTITIONS: u16 = 12;
+/// Eight for each of six workers. A worker holds 32 messages of a partition at most, so that with two
+/// its batches would be small, and on so long a way more workers would decide no more.
+const PARTITIONS: u16 = 48;
 /// What a byte takes to PostgreSQL or back.
 const DISTANCE: Duration = Duration::from_millis(150);
 /// Between two looks of the controller.
