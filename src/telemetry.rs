@@ -158,6 +158,9 @@ pub fn sampled(traceparent: Option<&str>) -> Option<SpanContext> {
 
 /// The id of the trace that the span belongs to, if it is sent.
 pub fn trace_of(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
     let context = in_trace(span);
     context.is_sampled().then(|| context.trace_id().to_string())
 }

@@ -171,7 +171,7 @@ impl Buffers {
 }
 
 /// The kinds of messages that leave through the outbox, each in an order of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
     /// To the workers, by partition.
     Commands,

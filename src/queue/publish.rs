@@ -54,7 +54,7 @@ pub struct Message {
 }
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// In a queue, on disk, or wanted by none and not mandatory.
     Confirmed,

@@ -14,7 +14,7 @@
 mod spans;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
@@ -217,24 +217,31 @@ impl Relay {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.relayed.get_or_create(&label).inc_by(count(rows));
         self.metrics.relay_messages.get_or_create(&label).inc_by(count(verdicts.len()));
-        static TOLD: [Seldom; 3] = [const { Seldom::new() }; 3];
-        let unconfirmed = [Verdict::Returned, Verdict::Nacked, Verdict::Unknown];
-        for (verdict, told) in unconfirmed.into_iter().zip(&TOLD) {
+        for verdict in [Verdict::Returned, Verdict::Nacked, Verdict::Unknown] {
             let Some(reason) = reason(verdict) else { continue };
-            let times = verdicts.iter().filter(|seen| **seen == verdict).count();
-            if times > 0 {
-                self.metrics.relay_refusals.get_or_create(&Reason { reason }).inc_by(count(times));
-                let Some(steps) = told.times() else { continue };
-                warn!(
-                    stream = self.stream.name(),
-                    reason,
-                    messages = times,
-                    times = steps,
-                    "not confirmed; they will be published again"
-                );
+            let messages = verdicts.iter().filter(|seen| **seen == verdict).count();
+            if messages > 0 {
+                self.metrics
+                    .relay_refusals
+                    .get_or_create(&Reason { reason })
+                    .inc_by(count(messages));
+                self.tell(verdict, reason, messages);
             }
         }
         debug!(stream = self.stream.name(), rows, messages = verdicts.len(), "relayed");
+    }
+
+    /// One line for each stream and reason, and then seldom.
+    fn tell(&self, verdict: Verdict, reason: &str, messages: usize) {
+        static TOLD: Mutex<BTreeMap<(Stream, Verdict), Seldom>> = Mutex::new(BTreeMap::new());
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(times) = told.entry((self.stream, verdict)).or_default().times() else { return };
+        let stream = self.stream.name();
+        if self.settles(verdict) {
+            warn!(stream, reason, messages, times, "not confirmed; they are dropped");
+        } else {
+            warn!(stream, reason, messages, times, "not confirmed; they will be published again");
+        }
     }
 
     fn note_leading(&self, leading: bool) {
