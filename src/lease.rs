@@ -93,12 +93,15 @@ impl Leases {
         join(&self.connection, &self.workers(), &self.worker, self.validity).await
     }
 
-    /// Takes the lease of a partition if it is free, or still ours from a try that came to nothing.
+    /// Takes the leases that are free, or still ours from a try that came to nothing, and returns
+    /// their partitions.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn take(&self, partition: u16) -> Result<bool, RedisError> {
-        Ok(self.renew(&[partition]).await? == [Renewal::Kept])
+    pub async fn take(&self, partitions: &[u16]) -> Result<Vec<u16>, RedisError> {
+        let taken = std::iter::zip(partitions, self.renew(partitions).await?);
+        let ours = taken.filter(|(_, renewal)| *renewal == Renewal::Kept);
+        Ok(ours.map(|(partition, _)| *partition).collect())
     }
 
     /// Renews the leases of `partitions`, in their order.

@@ -216,54 +216,61 @@ impl Ownership {
     }
 
     async fn take_up_to(&mut self, share: usize) -> Result<(), OwnershipError> {
-        for partition in 0..self.config.partitions {
-            if self.owned.len() >= share {
-                break;
-            }
-            if self.owned.contains_key(&partition) {
-                continue;
-            }
+        let mut others: Vec<u16> = self.not_owned().collect();
+        while self.owned.len() < share && !others.is_empty() {
             self.broker().await?; // a lease without a way to consume would keep others out
-            if matches!(self.leases.take(partition).await, Ok(true)) {
-                self.take(partition, "taken").await?;
-            }
+            let missing = (share - self.owned.len()).min(others.len());
+            let asked: Vec<u16> = others.drain(..missing).collect();
+            let Ok(free) = self.leases.take(&asked).await else { continue };
+            self.take(&free, "taken").await?;
         }
         Ok(())
     }
 
+    fn not_owned(&self) -> impl Iterator<Item = u16> {
+        (0..self.config.partitions).filter(|partition| !self.owned.contains_key(partition))
+    }
+
     /// Without Redis: takes partitions whose queue has had no consumer for some looks.
     async fn take_abandoned(&mut self) -> Result<(), OwnershipError> {
-        for partition in 0..self.config.partitions {
-            if self.owned.contains_key(&partition) {
-                continue;
-            }
+        let mut abandoned = Vec::new();
+        for partition in self.not_owned().collect::<Vec<_>>() {
             let depth = self.broker().await?.depth(&partition_queue(partition)).await?;
             let looks = self.without_owner.entry(partition).or_default();
             *looks = if depth.consumers == 0 { *looks + 1 } else { 0 };
             if *looks >= LOOKS_WITHOUT_OWNER {
                 *looks = 0;
-                self.take(partition, "taken_without_redis").await?;
+                abandoned.push(partition);
             }
         }
-        Ok(())
+        self.take(&abandoned, "taken_without_redis").await
     }
 
-    async fn take(&mut self, partition: u16, how: &'static str) -> Result<(), OwnershipError> {
-        if let Err(cause) = self.try_take(partition).await {
-            let _ = self.leases.release(partition).await; // another may reach what we cannot
-            return Err(cause);
+    async fn take(&mut self, partitions: &[u16], how: &'static str) -> Result<(), OwnershipError> {
+        let taken = self.try_take(partitions, how).await;
+        if taken.is_err() {
+            // Another may reach what we cannot.
+            let not_ours = partitions.iter().filter(|id| !self.owned.contains_key(id));
+            join_all(not_ours.map(|partition| self.leases.release(*partition))).await;
         }
-        self.count(how);
-        Ok(())
+        taken
     }
 
-    async fn try_take(&mut self, partition: u16) -> Result<(), OwnershipError> {
-        let worker = self.worker.clone();
-        let fence =
-            store::limited(partitions::take(self.database.get().await?, partition, &worker))
-                .await?;
-        self.begin_tenure(fence).await?;
-        info!(partition, fence = fence.number(), "the partition is ours");
+    async fn try_take(
+        &mut self,
+        partitions: &[u16],
+        how: &'static str,
+    ) -> Result<(), OwnershipError> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let database = self.database.get().await?;
+        let fences = store::limited(partitions::take(database, partitions, &self.worker)).await?;
+        for fence in fences {
+            self.begin_tenure(fence).await?;
+            info!(partition = fence.partition(), fence = fence.number(), "the partition is ours");
+            self.count(how);
+        }
         Ok(())
     }
 

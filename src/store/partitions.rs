@@ -63,25 +63,36 @@ impl Fence {
     }
 }
 
-/// Takes a partition for `owner`: from the return of this function on, no commit with an older
-/// fence can succeed. Waits for one that is under way.
+/// Takes partitions for `owner`, and returns their fences: from the return of this function on, no
+/// commit with an older fence can succeed. Waits for those that are under way. The rows are locked
+/// in the order in which commits lock them, so that none waits for the other.
 ///
 /// # Errors
-/// When the server is away, or there is no such partition.
+/// When the server is away, or one of the partitions does not exist. Then none is taken.
 pub async fn take(
     connection: &mut PgConnection,
-    partition: u16,
+    partitions: &[u16],
     owner: &str,
-) -> Result<Fence, sqlx::Error> {
-    let fence = sqlx::query_scalar(
-        "update partitions set fence = fence + 1, owner = $2, taken_at = now()
-         where id = $1 returning fence",
+) -> Result<Vec<Fence>, sqlx::Error> {
+    let taken: Vec<(i16, i64)> = sqlx::query_as(
+        "with asked as (
+           select id from partitions where id = any($1) order by id for update
+         )
+         update partitions p set fence = p.fence + 1, owner = $2, taken_at = now()
+         from asked
+         where p.id = asked.id and (select count(*) from asked) = $3
+         returning p.id, p.fence",
     )
-    .bind(i32::from(partition))
+    .bind(partitions.iter().map(|partition| i32::from(*partition)).collect::<Vec<_>>())
     .bind(owner)
-    .fetch_one(connection)
+    .bind(i64::try_from(partitions.len()).unwrap_or(i64::MAX))
+    .fetch_all(connection)
     .await?;
-    Ok(Fence { partition, fence })
+    if taken.len() < partitions.len() {
+        return Err(sqlx::Error::RowNotFound);
+    }
+    let fence = |(id, fence)| Fence { partition: u16::try_from(id).unwrap_or_default(), fence };
+    Ok(taken.into_iter().map(fence).collect())
 }
 
 /// What a worker calls itself as an owner, which tells the others which commands it can read.

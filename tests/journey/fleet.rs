@@ -3,10 +3,11 @@
 //! Each user's script has outcomes that come about only when its commands are decided in the
 //! order in which they were accepted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use booking::store::partitions;
 use futures::{StreamExt as _, stream};
 use uuid::Uuid;
 
@@ -125,6 +126,22 @@ async fn a_lease_is_renewed_before_it_runs_out() {
 
 /// Ten commands, each sent when the one before is accepted, at the gateways in turn. Returns the
 /// command ids in that order.
+#[tokio::test]
+async fn a_share_is_taken_in_one_statement_and_whole_or_not_at_all() {
+    let stage = Stage::with_partitions("share", 8).await;
+    let mut database = stage.database().await;
+    let refused = partitions::take(&mut database, &[3, 8], "nobody").await;
+    assert!(matches!(refused, Err(sqlx::Error::RowNotFound)), "{refused:?}");
+    assert_eq!(stage.number("select sum(fence)::bigint from partitions").await, 0);
+
+    let worker = stage.worker().await;
+    until("it owns all", async || worker.metric("booking_partitions_owned").await == 8.0).await;
+    assert_eq!(stage.number("select count(distinct taken_at) from partitions").await, 1);
+    let fences = partitions::take(&mut database, &[5, 2], "another").await.unwrap();
+    let taken = fences.iter().map(|fence| (fence.partition(), fence.number()));
+    assert_eq!(taken.collect::<BTreeSet<_>>(), BTreeSet::from([(2, 2), (5, 2)]));
+}
+
 async fn plays_the_script(
     user: User,
     gateways: &[Process; 2],

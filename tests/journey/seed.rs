@@ -135,17 +135,16 @@ async fn a_lease_has_one_holder() {
         until("redis is connected", async || leases.join().await.is_ok()).await;
     }
 
-    assert!(one.take(3).await.unwrap());
-    assert!(!other.take(3).await.unwrap());
-    assert!(other.take(4).await.unwrap(), "another partition is free");
+    assert_eq!(one.take(&[3]).await.unwrap(), [3]);
+    assert_eq!(other.take(&[2, 3, 4]).await.unwrap(), [2, 4], "those that are free");
     assert_eq!(other.renew(&[3, 4]).await.unwrap(), [Renewal::Lost, Renewal::Kept]);
     other.release(3).await.unwrap(); // not its own: nothing happens
-    assert!(!other.take(3).await.unwrap());
+    assert_eq!(other.take(&[3]).await.unwrap(), [0_u16; 0]);
     assert_eq!(one.renew(&[3]).await.unwrap(), [Renewal::Kept]);
 
     one.release(3).await.unwrap();
-    assert!(brief.take(3).await.unwrap());
-    until("the lease runs out", async || one.take(3).await.unwrap()).await;
+    assert_eq!(brief.take(&[3]).await.unwrap(), [3]);
+    until("the lease runs out", async || one.take(&[3]).await.unwrap() == [3]).await;
     assert_eq!(brief.renew(&[3]).await.unwrap(), [Renewal::Lost]);
     stage.all_promises_hold().await;
 }
