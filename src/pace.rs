@@ -8,7 +8,9 @@
 //! time whatever its size, so a worker that seems busy with batches of two may have room for a
 //! hundred times as many. A line through the latest batches (time against size) tells the fixed
 //! part from that of each command. It is followed to batches a few times as large as those seen,
-//! and no further: growing load then corrects it step by step.
+//! and no further: growing load then corrects it step by step. Nor is it followed to batches
+//! larger than what a worker can have at hand of the partitions that it owns: far from the
+//! database, that is what bounds one with few of them.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +25,9 @@ const ASSUMED: (f64, f64) = (8.0, 0.016);
 /// The pace of a process's worker. One that decides nothing owns nothing, and has none.
 pub struct Pace {
     largest: f64,
+    messages: f64,
     seen: Mutex<Seen>,
+    taken: Mutex<Taken>,
     owned: Mutex<BTreeSet<u16>>,
 }
 
@@ -37,9 +41,25 @@ struct Seen {
     products: f64,
 }
 
+/// What the latest batches were made of, each with what it still counts.
+#[derive(Clone, Copy)]
+struct Taken {
+    messages: f64,
+    commands: f64,
+}
+
+/// A batch as it could be.
+struct Batch {
+    commands: f64,
+    /// The most of them that can be of one partition.
+    of_one: f64,
+    seconds: f64,
+}
+
 impl Pace {
-    /// The pace of a worker whose batches hold `largest` commands at most.
-    pub fn new(largest: usize) -> Self {
+    /// The pace of a worker whose batches hold `largest` commands at most, of `messages` of each
+    /// partition at most.
+    pub fn new(largest: usize, messages: u16) -> Self {
         let (commands, seconds) = ASSUMED;
         let seen = Seen {
             batches: 1.0,
@@ -48,7 +68,25 @@ impl Pace {
             seconds,
             products: commands * seconds,
         };
-        Self { largest: largest as f64, seen: Mutex::new(seen), owned: Mutex::default() }
+        Self {
+            largest: largest as f64,
+            messages: f64::from(messages),
+            seen: Mutex::new(seen),
+            taken: Mutex::new(Taken { messages: 1.0, commands: 1.0 }),
+            owned: Mutex::default(),
+        }
+    }
+
+    /// Notes of how many messages a batch was made.
+    pub fn took(&self, messages: usize, commands: usize) {
+        if messages == 0 {
+            return; // none of them could be read
+        }
+        let mut taken = locked(&self.taken);
+        *taken = Taken {
+            messages: taken.messages * MEMORY + messages as f64,
+            commands: taken.commands * MEMORY + commands as f64,
+        };
     }
 
     /// Notes a batch that was decided at the first try.
@@ -71,10 +109,28 @@ impl Pace {
 
     /// Commands a second that could be decided; 0 where no partition is owned.
     pub fn capacity(&self) -> f64 {
-        if locked(&self.owned).is_empty() {
-            return 0.0;
+        self.largest_batch().map_or(0.0, |batch| batch.commands / batch.seconds)
+    }
+
+    /// Seconds until what waits in the owned partitions is decided, if nothing more comes. No batch
+    /// takes more of one partition than is at hand of it.
+    pub fn drain_seconds(&self, undecided: impl Fn(u16) -> i64) -> f64 {
+        let Some(batch) = self.largest_batch() else { return 0.0 };
+        let waiting: Vec<i64> =
+            locked(&self.owned).iter().map(|partition| undecided(*partition)).collect();
+        let (all, most) = (waiting.iter().sum::<i64>(), waiting.into_iter().max().unwrap_or(0));
+        let batches = (all as f64 / batch.commands).max(most as f64 / batch.of_one);
+        batches * batch.seconds
+    }
+
+    /// The largest batch that can be foretold; none where no partition is owned.
+    fn largest_batch(&self) -> Option<Batch> {
+        let owned = locked(&self.owned).len() as f64;
+        if owned == 0.0 {
+            return None;
         }
-        let seen = *locked(&self.seen);
+        let (seen, taken) = (*locked(&self.seen), *locked(&self.taken));
+        let of_one = self.messages * (taken.commands / taken.messages).max(1.0);
         let (size, seconds) = (seen.commands / seen.batches, seen.seconds / seen.batches);
         let (variance, covariance) = (
             seen.squares / seen.batches - size * size,
@@ -84,14 +140,8 @@ impl Pace {
         let of_all = seconds / size;
         let of_each =
             if variance > 0.01 { (covariance / variance).clamp(0.0, of_all) } else { of_all };
-        let larger = (size * FARTHEST).min(self.largest).max(size);
-        larger / (seconds + of_each * (larger - size))
-    }
-
-    /// Seconds until what waits in the owned partitions is decided, if nothing more comes.
-    pub fn drain_seconds(&self, undecided: impl Fn(u16) -> i64) -> f64 {
-        let waiting: i64 = locked(&self.owned).iter().map(|partition| undecided(*partition)).sum();
-        if waiting == 0 { 0.0 } else { waiting as f64 / self.capacity() }
+        let commands = (size * FARTHEST).min(self.largest).min(owned * of_one).max(size);
+        Some(Batch { commands, of_one, seconds: seconds + of_each * (commands - size) })
     }
 }
 
@@ -105,13 +155,15 @@ mod tests {
     use super::*;
 
     const LARGEST: usize = 256;
+    const MESSAGES: u16 = 32;
 
-    /// A worker that owns partitions 1 and 2 and decided batches of these sizes, each in 4 ms and
-    /// 0.1 ms a command.
+    /// A worker that owns partitions 1 and 2 and decided batches of these sizes, of messages with
+    /// four commands each, in 4 ms and 0.1 ms a command.
     fn decided(sizes: impl IntoIterator<Item = usize>) -> Pace {
-        let pace = Pace::new(LARGEST);
+        let pace = Pace::new(LARGEST, MESSAGES);
         pace.owns([1, 2]);
         for size in sizes {
+            pace.took(size.div_ceil(4), size);
             pace.note(size, 0.004 + 0.000_1 * size as f64);
         }
         pace
@@ -146,10 +198,19 @@ mod tests {
 
     #[test]
     fn times_that_fall_with_the_size_foretell_no_more_than_a_few_batches_in_one() {
-        let pace = Pace::new(LARGEST);
+        let pace = Pace::new(LARGEST, MESSAGES);
         pace.owns([0]);
         (0..500).for_each(|i| pace.note(1 + i % 2, if i % 2 == 0 { 0.006 } else { 0.004 }));
         near(pace.capacity(), 6.0 / 0.005);
+    }
+
+    #[test]
+    fn nothing_is_foretold_of_batches_larger_than_what_can_be_at_hand() {
+        let pace = decided((0..500).map(|i| 20 + i % 40));
+        pace.owns([1]);
+        near(pace.capacity(), 128.0 / (0.004 + 0.000_1 * 128.0)); // 32 messages of four
+        (0..500).for_each(|_| pace.took(40, 40));
+        near(pace.capacity(), 39.5 / (0.004 + 0.000_1 * 39.5)); // now 32 of one: no more than seen
     }
 
     #[test]
@@ -164,13 +225,16 @@ mod tests {
     #[test]
     fn only_what_waits_in_the_own_partitions_is_to_be_drained() {
         let pace = decided([LARGEST; 500]);
-        near(
-            pace.drain_seconds(|partition| [9_999, 256, 2_560][usize::from(partition)]),
-            11.0 * 0.0296,
-        );
+        near(pace.drain_seconds(|partition| [9_999, 1_280, 1_280][usize::from(partition)]), 0.296);
         assert_eq!(pace.drain_seconds(|_| 0), 0.0);
         pace.owns([]);
         assert_eq!((pace.capacity(), pace.drain_seconds(|_| 5)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn one_partition_fills_only_a_part_of_each_batch() {
+        let pace = decided([LARGEST; 500]);
+        near(pace.drain_seconds(|partition| [0, 0, 1_280][usize::from(partition)]), 0.296);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::identity::Identities;
 use crate::intake::Intake;
 use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
-use crate::ownership::Ownership;
+use crate::ownership::{self, Ownership};
 use crate::pace::Pace;
 use crate::process::{most_open_files, stopped_within, supervise};
 use crate::relay::Relay;
@@ -191,7 +191,7 @@ impl Shared {
             reads: store::read_pool(&config.database_url)?,
             wake,
             vitals: Arc::new(Vitals::default()),
-            pace: Arc::new(Pace::new(worker::MAX_BATCH)),
+            pace: Arc::new(Pace::new(worker::MAX_BATCH, ownership::PREFETCH)),
             metrics,
         };
         let last = &running.last;

@@ -128,7 +128,7 @@ impl Worker {
     /// One batch, from what waits to its acknowledgement.
     async fn work(&mut self, stop: &CancellationToken) {
         let mut acknowledge: BTreeMap<u16, (Arc<Tenure>, u64)> = BTreeMap::new();
-        let (mut items, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut items, mut unreadable, mut messages) = (Vec::new(), Vec::new(), 0);
         while items.len() < MAX_BATCH
             && let Some(Arrival { tenure, delivery }) = self.waiting.pop_front()
         {
@@ -142,11 +142,13 @@ impl Worker {
                     }
                     let item = |command| Item { tenure: tenure.clone(), command };
                     items.extend(commands.into_iter().map(item));
+                    messages += 1;
                     acknowledge.insert(tenure.fence.partition(), (tenure, delivery.tag));
                 }
                 Err(cause) => self.park_message(&tenure, delivery.tag, &cause.to_string()).await,
             }
         }
+        self.pace.took(messages, items.len());
         drop_repeated(&mut items);
         self.left.clear();
         if !(self.settle(items, stop).await && self.park_unreadable(unreadable, stop).await) {
