@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::stage::{Process, User};
 
 /// Clients with a calendar and connections of their own, who book in turn.
-const USERS: u64 = 500;
+const USERS: u64 = 2_000;
 /// Requests under way at once. What would be one more is not sent, and counted.
 const TOGETHER: usize = 512;
 /// Answers that are shown, of those that should not have been.

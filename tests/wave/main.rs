@@ -8,6 +8,9 @@
 //! The workers reach PostgreSQL by a link that delays every byte, as if it were far away. One
 //! worker then decides a few hundred commands a second and not thousands, so that one small
 //! machine can need six of them. Nothing else is made slower.
+//!
+//! `WAVE_SECONDS`, `WAVE_PEAK` (bookings a second) and `WAVE_DISTANCE` (ms to PostgreSQL, and as
+//! many back) make it another wave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // it fails by panicking
 
@@ -39,11 +42,9 @@ use controller::{Controller, MOST, Seen};
 use link::Link;
 use stage::{Stage, until_within};
 
-/// Eight for each of six workers. A worker holds 32 messages of a partition at most, so that with two
+/// Eight for each of six workers. A worker holds 64 messages of a partition at most, so that with two
 /// its batches would be small, and on so long a way more workers would decide no more.
 const PARTITIONS: u16 = 48;
-/// What a byte takes to PostgreSQL or back.
-const DISTANCE: Duration = Duration::from_millis(150);
 /// Between two looks of the controller.
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two lines of the report.
@@ -60,7 +61,12 @@ fn seconds() -> u64 {
 
 /// Bookings a second in the middle part.
 fn peak() -> u64 {
-    setting("WAVE_PEAK", 900)
+    setting("WAVE_PEAK", 1_100)
+}
+
+/// What a byte takes to PostgreSQL or back.
+fn distance() -> Duration {
+    Duration::from_millis(setting("WAVE_DISTANCE", 200))
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -73,7 +79,7 @@ async fn main() {
     let gateway = stage.start("gateway", &[("MAX_UNDECIDED_PER_CALENDAR", "0")]).await;
     gateway.is_ready().await;
     let near = stage.database_url.clone();
-    let link = Link::of_distance(&near, DISTANCE).await;
+    let link = Link::of_distance(&near, distance()).await;
     stage.database_url = link.instead_of(&near);
     let mut controller = Controller::start(&stage).await;
     stage.database_url = near;
