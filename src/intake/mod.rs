@@ -235,7 +235,10 @@ impl Intake {
         let step = self.step(&delivery, answers, stop).instrument(span);
         let done = AssertUnwindSafe(step).catch_unwind().await;
         if done.is_err() {
-            error!("a message could not be worked on; it is parked among the dead letters");
+            error!(
+                cause = "panicked",
+                "a message could not be worked on; it is parked among the dead letters"
+            );
         }
         (delivery.tag, done.ok())
     }

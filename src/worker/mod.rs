@@ -342,7 +342,8 @@ impl Worker {
                 warn!(
                     partition,
                     fence = fence.number(),
-                    "a commit was refused by the fence: the partition has a new owner"
+                    cause = "the partition has a new owner",
+                    "a commit was refused by the fence"
                 );
                 item.tenure.over.cancel();
             }
