@@ -124,8 +124,6 @@ async fn a_lease_is_renewed_before_it_runs_out() {
     assert_eq!(stage.number("select fence from partitions").await, 1);
 }
 
-/// Ten commands, each sent when the one before is accepted, at the gateways in turn. Returns the
-/// command ids in that order.
 #[tokio::test]
 async fn a_share_is_taken_in_one_statement_and_whole_or_not_at_all() {
     let stage = Stage::with_partitions("share", 8).await;
@@ -142,6 +140,8 @@ async fn a_share_is_taken_in_one_statement_and_whole_or_not_at_all() {
     assert_eq!(taken.collect::<BTreeSet<_>>(), BTreeSet::from([(2, 2), (5, 2)]));
 }
 
+/// Ten commands, each sent when the one before is accepted, at the gateways in turn. Returns the
+/// command ids in that order.
 async fn plays_the_script(
     user: User,
     gateways: &[Process; 2],
