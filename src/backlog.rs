@@ -28,6 +28,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const LOOK_PART: u32 = 10;
 /// Between two looks that calendars ask for.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// A request waits so long for the next look; with more to wait its calendar counts as full.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Calendars with less than this part of the limit undecided need not be remembered.
 const SMALL_PART: u32 = 10;
 /// Calendars that are counted between two looks; more are let in uncounted until the next.
@@ -90,8 +92,14 @@ impl Backlog {
         let mut last = self.looking.lock().await;
         let pause = |look: &Look| MIN_PAUSE.max(look.took * LOOK_PART);
         // Someone may have looked while this one waited.
-        let due = |look: &Look| look.ended < asked && look.ended.elapsed() >= pause(look);
-        if last.as_ref().is_none_or(due) {
+        if last.as_ref().is_none_or(|look| look.ended < asked) {
+            if let Some(look) = &*last {
+                let left = pause(look).saturating_sub(look.ended.elapsed());
+                if left > MAX_WAIT {
+                    return false;
+                }
+                tokio::time::sleep(left).await;
+            }
             *last = Some(self.look().await);
         }
         drop(last);
